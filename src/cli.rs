@@ -1,0 +1,258 @@
+//! The command line: what was typed (clap) and what it means.
+//!
+//! The first word that is not an option is somebody else's command, and everything after it belongs to that. So a
+//! mistyped option of ours is an error, never the command.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use jiff::SignedDuration;
+use nix::sys::stat::Mode;
+
+use crate::error::{Error, quote};
+use crate::launch::{Start, Watch};
+use crate::session::Disposition;
+use crate::streams::Target;
+use crate::ui::Verbosity;
+
+/// What the user wants.
+pub enum Action {
+    /// To read this.
+    Print(String),
+    /// A command started.
+    Start(Box<Start>, Verbosity),
+}
+
+const SEE_HELP: &str = "see 'detach --help'";
+
+const ABOUT: &str = "\
+Start COMMAND in a session of its own, with SIGHUP ignored: it survives the end of
+the shell, the terminal and the connection. Says whether the start worked, and
+gives the prompt back.";
+
+const AFTER_HELP: &str = "\
+Without -i, -o and -e, a terminal is let go: stdin becomes /dev/null, stdout and
+stderr go to a log in ~/.local/state/detach. So do pipes and sockets on stdout and
+stderr, whose readers would wait for COMMAND. Files stay.
+
+DURATION: 500ms, 2s, 1m30s; a bare number counts seconds.
+
+Exit status: 0 started; 125 detach failed; 126 COMMAND cannot be run; 127 COMMAND
+not found; with --wait, or when COMMAND ends while it is watched, its own status
+(128+N for signal N).";
+
+/// The options, in the order of the help.
+fn grammar() -> Command {
+    let value = |id: &'static str, name: &'static str| Arg::new(id).long(id).value_name(name);
+    let file = |id| value(id, "FILE").value_parser(value_parser!(OsString));
+    let flag = |id: &'static str| Arg::new(id).long(id).action(ArgAction::SetTrue);
+    Command::new("detach")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .after_help(AFTER_HELP)
+        .override_usage("detach [OPTION]... [--] COMMAND [ARG]...")
+        .term_width(80)
+        .args_override_self(true)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .args([
+            file("output").short('o').help("Append stdout and stderr to FILE; '-' leaves both as they are"),
+            file("error").short('e').help("Append stderr to FILE, apart from stdout"),
+            file("input").short('i').help("Read stdin from FILE; '-' leaves it as it is"),
+            value("chdir", "DIR").short('C').value_parser(value_parser!(PathBuf)).help("Start in DIR"),
+            value("umask", "MODE").short('m').value_parser(parse_umask).help("File mode creation mask, in octal"),
+            value("keep-fd", "N")
+                .action(ArgAction::Append)
+                .value_delimiter(',')
+                .value_parser(parse_fd)
+                .help("Keep descriptor N open (repeatable, or N,N)"),
+            value("sigchld", "HOW").value_parser(parse_sigchld).help("SIGCHLD at the start: 'default' or 'ignore'"),
+            value("name", "NAME")
+                .short('N')
+                .value_parser(value_parser!(OsString))
+                .help("Name of the job [default: base name of COMMAND]"),
+            flag("wait").short('w').help("Stay until COMMAND ends, exit with its status; Ctrl-C lets go"),
+            value("settle", "DURATION")
+                .value_parser(parse_duration)
+                .help("See that long whether COMMAND falls over [default: 100ms on a terminal, else 0]"),
+            flag("print-pid").short('P').help("Print the PID alone on stdout"),
+            flag("json").help("Print the job's record on stdout, one line of JSON"),
+            flag("quiet").short('q').overrides_with("verbose").help("Say nothing but errors"),
+            flag("verbose").short('v').overrides_with("quiet").help("Name every step"),
+            Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print this help"),
+            Arg::new("version").short('V').long("version").action(ArgAction::Version).help("Print the version"),
+            Arg::new("command")
+                .value_name("COMMAND")
+                .value_parser(value_parser!(OsString))
+                .num_args(0..)
+                .trailing_var_arg(true)
+                .hide(true),
+        ])
+}
+
+/// Reads the command line of this process.
+pub fn parse() -> Result<Action, Error> {
+    match grammar().try_get_matches() {
+        Ok(mut typed) => {
+            let verbosity = match (typed.get_flag("quiet"), typed.get_flag("verbose")) {
+                (true, _) => Verbosity::Quiet,
+                (_, true) => Verbosity::Verbose,
+                _ => Verbosity::Normal,
+            };
+            Ok(Action::Start(Box::new(mean(&mut typed)?), verbosity))
+        }
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Action::Print(error.render().to_string())),
+            _ => Err(explain(&error)),
+        },
+    }
+}
+
+/// What the options mean together.
+fn mean(typed: &mut ArgMatches) -> Result<Start, Error> {
+    let command: Vec<OsString> = typed.remove_many("command").unwrap_or_default().collect();
+    let Some(first) = command.first() else {
+        let sentence = "cannot start anything: no COMMAND is given".to_owned();
+        return Err(Error::Usage { sentence, hint: Some(SEE_HELP.into()) });
+    };
+    let name = typed.remove_one("name").unwrap_or_else(|| base_name(first).to_owned());
+    if name.is_empty() && !first.is_empty() || name.as_bytes().contains(&b'/') {
+        let sentence = format!("cannot use {} for '--name <NAME>': it must be a word without a slash", quote(&name));
+        return Err(Error::Usage { sentence, hint: None });
+    }
+    let watch = match (typed.get_flag("wait"), typed.remove_one("settle")) {
+        (true, _) => Watch::ToTheEnd,
+        (false, Some(limit)) => Watch::For(limit),
+        (false, None) => Watch::Default,
+    };
+    Ok(Start {
+        command,
+        name,
+        input: typed.remove_one("input").map(target),
+        output: typed.remove_one("output").map(target),
+        error: typed.remove_one("error").map(target),
+        directory: typed.remove_one("chdir"),
+        umask: typed.remove_one("umask"),
+        keep_fds: typed.remove_many("keep-fd").unwrap_or_default().collect(),
+        sigchld: typed.remove_one("sigchld").unwrap_or(Disposition::Default),
+        watch,
+        print_pid: typed.get_flag("print-pid"),
+        json: typed.get_flag("json"),
+    })
+}
+
+fn target(value: OsString) -> Target {
+    if value == "-" { Target::Keep } else { Target::File(value.into()) }
+}
+
+/// The last part of a path, as in basename(1).
+fn base_name(command: &OsStr) -> &OsStr {
+    Path::new(command).file_name().unwrap_or(command)
+}
+
+fn parse_sigchld(text: &str) -> Result<Disposition, String> {
+    match text {
+        "default" => Ok(Disposition::Default),
+        "ignore" => Ok(Disposition::Ignored),
+        _ => Err("neither 'default' nor 'ignore'".into()),
+    }
+}
+
+fn parse_umask(text: &str) -> Result<Mode, String> {
+    let is_octal = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let bits = u32::from_str_radix(text, 8).ok().filter(|bits| is_octal && *bits <= 0o777);
+    bits.map(Mode::from_bits_truncate).ok_or_else(|| "not an octal number from 0 to 777".into())
+}
+
+fn parse_fd(text: &str) -> Result<RawFd, String> {
+    match text.parse::<RawFd>() {
+        Ok(0..=2) => Err("the standard streams have options of their own: -i, -o, -e".into()),
+        Ok(fd) if fd > 2 => Ok(fd),
+        _ => Err("not the number of a descriptor".into()),
+    }
+}
+
+/// A duration with units, or a number of seconds as sleep(1) and timeout(1) take it.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let duration = if plain {
+        text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    } else {
+        text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok())
+    };
+    duration.ok_or_else(|| "not a duration like 500ms, 2s or 1m30s".into())
+}
+
+/// clap's error as one sentence of ours.
+fn explain(error: &clap::Error) -> Error {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    let option = context(ContextKind::InvalidArg).unwrap_or_default();
+    let value = context(ContextKind::InvalidValue).unwrap_or_default();
+    let suggestion = context(ContextKind::SuggestedArg).map(|option| format!("did you mean '{option}'?"));
+    let sentence = match error.kind() {
+        ErrorKind::UnknownArgument => format!("cannot use {}: there is no such option", quote(option.as_ref())),
+        ErrorKind::InvalidValue if value.is_empty() => format!("cannot use '{option}': it needs a value"),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let reason = std::error::Error::source(error)
+                .map_or_else(|| "not one of its values".to_owned(), ToString::to_string);
+            format!("cannot use {} for '{option}': {reason}", quote(value.as_ref()))
+        }
+        ErrorKind::TooManyValues => format!("cannot use '{option}': it takes no value"),
+        ErrorKind::InvalidUtf8 => "cannot use an option: its value is not UTF-8".to_owned(),
+        _ => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            format!("cannot use the command line: {}", line.strip_prefix("error: ").unwrap_or(line))
+        }
+    };
+    Error::Usage { sentence, hint: Some(suggestion.unwrap_or_else(|| SEE_HELP.into())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_consistent() {
+        grammar().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_as_sleep_reads_them() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("2", Some(2_000)),
+            ("0.5", Some(500)),
+            ("500ms", Some(500)),
+            ("1m30s", Some(90_000)),
+            ("1.5s", Some(1_500)),
+            ("", None),
+            ("-1s", None),
+            ("1e400", None),
+            ("99999999999999999999", None),
+            ("soon", None),
+            ("1.2.3", None),
+        ] {
+            assert_eq!(parse_duration(text).ok(), expected.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn umask_is_octal() {
+        for (text, expected) in [("022", Some(0o022)), ("0", Some(0)), ("777", Some(0o777)), ("0777", Some(0o777))] {
+            assert_eq!(parse_umask(text).ok().map(|mode| mode.bits()), expected, "{text}");
+        }
+        for text in ["8", "1000", "u=rw", "", "+7", "-1", "0o22"] {
+            assert_eq!(parse_umask(text), Err("not an octal number from 0 to 777".to_owned()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Every sentence that can go wrong, with its exit status and its hint.
+//!
+//! A sentence reads `cannot VERB OBJECT: REASON`. The statuses are those of nohup(1), env(1) and timeout(1):
+//! 125 when detach itself failed, 126 when COMMAND was found but could not be run, 127 when it was not found.
+//! Printing is left to `ui`.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::{self, Display, Formatter, Write};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+/// detach itself failed, wrong usage included.
+const FAILED: u8 = 125;
+/// COMMAND was found but could not be run.
+const NOT_EXECUTABLE: u8 = 126;
+/// COMMAND was not found.
+const NOT_FOUND: u8 = 127;
+
+/// Why a command was not started.
+#[derive(Debug)]
+pub enum Error {
+    /// What was typed makes no sense: the whole sentence, and what may have been meant.
+    Usage { sentence: String, hint: Option<String> },
+    /// No file of this name, or none in PATH.
+    NotFound { command: OsString },
+    /// The file is there, but what must run it is not: the interpreter of a script (with its name), or the
+    /// dynamic loader of a program (without).
+    NoInterpreter { command: OsString, interpreter: Option<OsString> },
+    /// execve(2) refused the file.
+    NotExecutable { command: OsString, reason: String },
+    /// A step that concerns a file or directory failed: `cannot VERB 'PATH': REASON`.
+    Path { verb: &'static str, path: PathBuf, reason: String },
+    /// A descriptor of `--keep-fd` that cannot be kept.
+    KeepDescriptor { fd: RawFd, reason: String },
+    /// A log or a record needs a place, and the environment names none.
+    NoStateDirectory,
+    /// A step that concerns no file failed: `cannot STEP: REASON`.
+    Step { step: &'static str, errno: Errno },
+    /// The new process could not be made.
+    NoProcess { command: OsString, errno: Errno },
+    /// The new process was killed before it became COMMAND.
+    KilledEarly { command: OsString },
+}
+
+impl Error {
+    /// A failed system call on `path`.
+    pub fn path(verb: &'static str, path: impl Into<PathBuf>, errno: Errno) -> Self {
+        Self::Path { verb, path: path.into(), reason: reason(errno) }
+    }
+
+    /// The exit status that goes with the sentence.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::NotFound { .. } | Self::NoInterpreter { .. } => NOT_FOUND,
+            Self::NotExecutable { .. } => NOT_EXECUTABLE,
+            _ => FAILED,
+        }
+    }
+
+    /// What the user may want to type instead, where there is such a thing.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Usage { hint, .. } => hint.clone(),
+            Self::NotFound { command } => hint_for_missing(command),
+            Self::Path { verb: "use directory", path, .. } => {
+                Some(format!("it holds the logs and records of jobs; it must be yours alone: {}", path.display()))
+            }
+            Self::NoStateDirectory => Some("set HOME or XDG_STATE_HOME, or name a file: detach -o FILE …".into()),
+            _ => None,
+        }
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        match self {
+            Self::Usage { sentence, .. } => f.write_str(sentence),
+            Self::NotFound { command } if is_path(command) => {
+                write!(f, "cannot run {}: {}", quote(command), reason(Errno::ENOENT))
+            }
+            Self::NotFound { command } => write!(f, "cannot run {}: not found in PATH", quote(command)),
+            Self::NoInterpreter { command, interpreter: Some(interpreter) } => {
+                write!(f, "cannot run {}: its interpreter {} does not exist", quote(command), quote(interpreter))
+            }
+            Self::NoInterpreter { command, interpreter: None } => {
+                write!(f, "cannot run {}: the dynamic loader that it asks for does not exist", quote(command))
+            }
+            Self::NotExecutable { command, reason } => write!(f, "cannot run {}: {reason}", quote(command)),
+            Self::Path { verb, path, reason } => write!(f, "cannot {verb} {}: {reason}", quote(path.as_os_str())),
+            Self::KeepDescriptor { fd, reason } => write!(f, "cannot keep descriptor {fd}: {reason}"),
+            Self::NoStateDirectory => f.write_str("cannot find a place for the log: HOME is not set"),
+            Self::Step { step, errno } => write!(f, "cannot {step}: {}", reason(*errno)),
+            // fork(2) and clone(2): EAGAIN is the limit on processes, of the user or of the system.
+            Self::NoProcess { command, errno: Errno::EAGAIN } => {
+                write!(f, "cannot start {}: no more processes are allowed", quote(command))
+            }
+            Self::NoProcess { command, errno } => write!(f, "cannot start {}: {}", quote(command), reason(*errno)),
+            Self::KilledEarly { command } => {
+                write!(f, "cannot start {}: its process was killed before it ran", quote(command))
+            }
+        }
+    }
+}
+
+/// The plain reason of an error number, in lower case: `no such file or directory`.
+pub fn reason(errno: Errno) -> String {
+    let description = errno.desc();
+    let mut letters = description.chars();
+    match (letters.next(), letters.next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().chain(description.chars().skip(1)).collect()
+        }
+        _ => description.to_owned(),
+    }
+}
+
+/// The error number of a failed standard library call on files.
+pub fn errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// `'so'`, with control bytes and bytes that are not UTF-8 escaped, safe to show on a terminal.
+pub fn quote(name: &OsStr) -> String {
+    format!("'{}'", escape(name.as_bytes(), "'"))
+}
+
+/// `path` as typed, with control bytes escaped, for the end of a sentence.
+pub fn show(path: &Path) -> String {
+    escape(path.as_os_str().as_bytes(), "")
+}
+
+/// `bytes` with everything escaped that a terminal could take for a command, and the characters of `also`.
+pub fn escape(bytes: &[u8], also: &str) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            if letter == '\x1b' {
+                text.push_str("\\e");
+            } else if letter.is_control() {
+                text.extend(letter.escape_default());
+            } else {
+                if letter == '\\' || also.contains(letter) {
+                    text.push('\\');
+                }
+                text.push(letter);
+            }
+        }
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// execvp(3) looks a name up in PATH only when it has no slash.
+pub fn is_path(command: &OsStr) -> bool {
+    command.as_bytes().contains(&b'/')
+}
+
+/// A word that no file in PATH answers to is often something that only the shell knows.
+fn hint_for_missing(command: &OsStr) -> Option<String> {
+    let text = command.to_string_lossy();
+    let name = command.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    if is_path(command) && !text.contains(' ') || text.is_empty() {
+        None
+    } else if name.len() < command.len() && !name.is_empty() && name.iter().all(is_name) {
+        Some("to set a variable for the command: detach env NAME=VALUE COMMAND".into())
+    } else if SHELL_WORDS.contains(&text.as_ref()) || text.contains(|c: char| " \t\n;|&<>(){}$`*?~".contains(c)) {
+        let escaped = command.to_string_lossy().replace('\'', r"'\''");
+        let dots = if SHELL_WORDS.contains(&text.as_ref()) { " …" } else { "" };
+        Some(format!("a shell can run it: detach sh -c '{}{dots}'", escape(escaped.as_bytes(), "")))
+    } else {
+        Some("if it is an alias of your shell: alias detach='detach ' makes the shell expand it".into())
+    }
+}
+
+/// Reserved words, and utilities that POSIX shells have built in and that change the shell itself
+/// (POSIX.1-2024, XCU 2.4 and 2.15), with those that bash, zsh and fish add.
+const SHELL_WORDS: &[&str] = &[
+    "!", ".", ":", "[[", "alias", "and", "begin", "bg", "builtin", "case", "cd", "command", "declare", "disown", "do",
+    "eval", "exec", "exit", "export", "fc", "fg", "for", "function", "hash", "if", "jobs", "local", "or", "popd",
+    "pushd", "read", "readonly", "return", "select", "set", "shift", "shopt", "source", "switch", "time", "times",
+    "trap", "type", "typeset", "ulimit", "umask", "unalias", "unset", "until", "wait", "while", "{",
+];

@@ -1,0 +1,208 @@
+//! The system calls that make a command independent of the terminal, each as one small function: a child process
+//! on borrowed memory, a new session, dispositions, the mask, descriptors.
+//!
+//! This file alone holds unsafe code. It leaves the order of the steps to `launch`, where it can be read at a
+//! glance, and files to `streams` and `job`.
+
+use std::fs;
+use std::os::fd::RawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CloneFlags, clone};
+use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
+use nix::unistd::{Pid, setsid};
+
+use crate::error::errno;
+
+/// Room for what the child does before its exec; the kernel gives pages only where they are touched.
+const CHILD_STACK: usize = 512 * 1024;
+
+/// What a signal does to a process, as in sigaction(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// `SIG_DFL`
+    Default,
+    /// `SIG_IGN`
+    Ignored,
+}
+
+/// Runs `body` in a child process and returns its PID when the child has become another program or ended.
+///
+/// The child is what posix_spawn(3) and vfork(2) make: it borrows the memory of this process, which stands still
+/// meanwhile. So the child needs no pipe to report: what `body` leaves in a variable, the caller finds there. What
+/// `body` allocates and the exec leaves behind stays allocated, which nobody minds in a process that ends soon.
+/// When `body` returns, the child exits.
+pub fn spawn(mut body: impl FnMut()) -> nix::Result<Pid> {
+    let mut stack = vec![0; CHILD_STACK];
+    let child = Box::new(|| {
+        body();
+        1
+    });
+    // SAFETY: the child has a stack of its own, large enough for `body`, which this function keeps until clone
+    // returns. CLONE_VFORK holds this thread, the only one of the process, until the child has left the memory:
+    // no two threads ever use it at once, and no lock can be held by a thread that does not run.
+    unsafe { clone(child, &mut stack, CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK, Some(libc::SIGCHLD)) }
+}
+
+/// Makes this process deaf to hangups and able to wait for its child, and holds back every other signal.
+///
+/// The child inherits all three: there is no moment in which SIGHUP could end it, and no other signal reaches it
+/// before [`reset_signals`].
+pub fn shield() -> nix::Result<()> {
+    set_disposition(Signal::SIGHUP, Disposition::Ignored)?;
+    // A caller that ignores SIGCHLD would have the kernel throw the child's status away: wait(2).
+    set_disposition(Signal::SIGCHLD, Disposition::Default)?;
+    SigSet::all().thread_block()
+}
+
+/// Whether to wait for an end that has not come yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    Never,
+    UntilEnd,
+}
+
+/// The exit status of the child `pid`, which this removes from the process table; `None` while it runs. The status
+/// is that of the kernel: the types of nix know no real-time signals.
+pub fn reap(pid: Pid, block: Block) -> nix::Result<Option<ExitStatus>> {
+    let options = match block {
+        Block::Never => libc::WNOHANG,
+        Block::UntilEnd => 0,
+    };
+    let mut status = 0;
+    // SAFETY: waitpid writes one number to `status`.
+    let reaped = unsafe { libc::waitpid(pid.as_raw(), &raw mut status, options) };
+    Ok((Errno::result(reaped)? != 0).then(|| ExitStatus::from_raw(status)))
+}
+
+/// Ends this process as `signal` would have ended it, so that a calling shell sees that it was interrupted and stops
+/// its loop as well. Returns when the signal does not come through, as for PID 1 of a container.
+pub fn die_of(signal: Signal) -> nix::Result<()> {
+    set_disposition(signal, Disposition::Default)?;
+    raise(signal)?;
+    let mut only = SigSet::empty();
+    only.add(signal);
+    only.thread_unblock()
+}
+
+/// What `signal` does to this process now. detach installs no handlers, so what is not ignored counts as default.
+pub fn disposition(of: Signal) -> Disposition {
+    let mut old = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: with a null new action, sigaction only writes the old one to `old`, which has room for it.
+    let result = unsafe { libc::sigaction(of as i32, std::ptr::null(), old.as_mut_ptr()) };
+    // SAFETY: all bits zero is a valid sigaction, so `old` is initialised whether the call has written or not.
+    let old = unsafe { old.assume_init() };
+    if result == 0 && old.sa_sigaction == libc::SIG_IGN { Disposition::Ignored } else { Disposition::Default }
+}
+
+fn set_disposition(of: Signal, to: Disposition) -> nix::Result<()> {
+    let handler = match to {
+        Disposition::Default => SigHandler::SigDfl,
+        Disposition::Ignored => SigHandler::SigIgn,
+    };
+    // SAFETY: neither handler is a function of ours that could be called at a bad moment.
+    unsafe { signal(of, handler) }.map(drop)
+}
+
+/// Makes this process the leader of a new session and of a new process group, without a controlling terminal.
+pub fn lead_new_session() -> nix::Result<Pid> {
+    setsid()
+}
+
+/// Gives every signal the state that a command expects: SIGHUP ignored, SIGCHLD as asked, all others default,
+/// nothing pending, nothing blocked.
+///
+/// What is pending was sent to the process group that the child has left, or is the echo of a limit that detach
+/// itself has met (SIGXFSZ): it was never meant for the command. POSIX drops a pending signal when it is ignored.
+pub fn reset_signals(sigchld: Disposition) -> nix::Result<()> {
+    let pending = pending_signals()?;
+    for number in 1..=libc::SIGRTMAX() {
+        let to = match number {
+            libc::SIGKILL | libc::SIGSTOP | libc::SIGHUP => continue,
+            libc::SIGCHLD => sigchld,
+            _ => Disposition::Default,
+        };
+        if is_member(&pending, number) {
+            set_raw_disposition(number, Disposition::Ignored)?;
+        }
+        set_raw_disposition(number, to)?;
+    }
+    SigSet::empty().thread_set_mask()
+}
+
+fn pending_signals() -> nix::Result<libc::sigset_t> {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: sigpending writes a signal set to `set`, which has room for one.
+    let result = unsafe { libc::sigpending(set.as_mut_ptr()) };
+    Errno::result(result)?;
+    // SAFETY: the call has succeeded and so has written the set.
+    Ok(unsafe { set.assume_init() })
+}
+
+fn is_member(set: &libc::sigset_t, number: i32) -> bool {
+    // SAFETY: `set` is a valid set; a number out of its range is answered with -1.
+    unsafe { libc::sigismember(set, number) == 1 }
+}
+
+/// Like [`set_disposition`], for every number: the C library refuses 32 and 33, which it keeps for threads, and
+/// which a program started through posix_spawn(3) can inherit ignored.
+fn set_raw_disposition(number: i32, to: Disposition) -> nix::Result<()> {
+    let handler = match to {
+        Disposition::Default => libc::SIG_DFL,
+        Disposition::Ignored => libc::SIG_IGN,
+    };
+    // The kernel's own struct sigaction: handler, flags, restorer where there is one, and a mask of 64 bits. With
+    // no handler to call, everything after the first word is zero, so the layouts agree.
+    let action: [usize; 5] = [handler, 0, 0, 0, 0];
+    let no_old_action = std::ptr::null_mut::<usize>();
+    let mask_bytes = 8_usize;
+    // SAFETY: `action` is at least as large as the kernel's struct, and no function of ours becomes a handler.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, number, action.as_ptr(), no_old_action, mask_bytes) };
+    Errno::result(result).map(drop)
+}
+
+/// Whether descriptor `fd` is open.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD takes no pointer and is answered with EBADF for a descriptor that is not open.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
+/// Marks every descriptor from 3 on, except those of `keep`, to be closed by the exec. `keep` is sorted.
+pub fn close_on_exec(keep: &[RawFd]) -> nix::Result<()> {
+    let mut first = 3;
+    for fd in keep {
+        if first < *fd {
+            close_range_on_exec(first, *fd - 1)?;
+        }
+        first = first.max(*fd + 1);
+    }
+    close_range_on_exec(first, RawFd::MAX)
+}
+
+fn close_range_on_exec(first: RawFd, last: RawFd) -> nix::Result<()> {
+    // SAFETY: close_range takes no pointers, and with CLOSE_RANGE_CLOEXEC closes nothing that anyone still uses.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+    match Errno::result(result) {
+        // The system call came with Linux 5.9 and the flag with 5.11.
+        Err(Errno::ENOSYS | Errno::EINVAL) => mark_listed_descriptors(first, last),
+        other => other.map(drop),
+    }
+}
+
+/// What [`close_range_on_exec`] does, for kernels that cannot: the open descriptors are listed in /proc.
+fn mark_listed_descriptors(first: RawFd, last: RawFd) -> nix::Result<()> {
+    let descriptors = fs::read_dir("/proc/self/fd").map_err(|error| errno(&error))?;
+    for entry in descriptors {
+        let name = entry.map_err(|error| errno(&error))?.file_name();
+        let number = name.to_str().and_then(|name| name.parse::<RawFd>().ok());
+        if let Some(fd) = number.filter(|fd| (first..=last).contains(fd)) {
+            // SAFETY: F_SETFD takes a plain number; a descriptor that is marked stays usable until the exec.
+            let result = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+            Errno::result(result)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! What people and scripts see: notes and errors on stderr, data on stdout. The only writer to either.
+//!
+//! A message is written with one call, and when that fails nothing else does: a full or closed stderr never breaks a
+//! start. Colour only on a terminal that wants it: <https://no-color.org>.
+
+use std::env;
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use nu_ansi_term::{Color, Style};
+
+use crate::error::{Error, show};
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Errors alone.
+    Quiet,
+    /// On a terminal one line, else nothing.
+    #[default]
+    Normal,
+    /// Every step.
+    Verbose,
+}
+
+/// Writes to stdout and stderr.
+pub struct Ui {
+    verbosity: Verbosity,
+    is_terminal: bool,
+    has_colour: bool,
+}
+
+impl Ui {
+    /// Looks at stderr and the environment.
+    pub fn new(verbosity: Verbosity) -> Self {
+        let is_terminal = io::stderr().is_terminal();
+        let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self { verbosity, is_terminal, has_colour: is_terminal && !no_colour && !is_dumb }
+    }
+
+    /// Whether somebody sees what is written to stderr at once.
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// Whether every step is to be named.
+    pub fn is_verbose(&self) -> bool {
+        self.verbosity == Verbosity::Verbose
+    }
+
+    /// What a person at a terminal wants to know. Scripts do not, unless they ask for every step.
+    pub fn note(&self, text: impl Display) {
+        if self.is_verbose() || self.is_terminal && self.verbosity == Verbosity::Normal {
+            self.write(Style::new().dimmed(), &text.to_string());
+        }
+    }
+
+    /// What went wrong beside the start itself.
+    pub fn warn(&self, text: impl Display) {
+        if self.verbosity > Verbosity::Quiet {
+            self.write(Color::Yellow.bold(), &format!("warning: {text}"));
+        }
+    }
+
+    /// How the command itself went wrong.
+    pub fn complain(&self, text: impl Display) {
+        self.write(Color::Red.bold(), &text.to_string());
+    }
+
+    /// Some lines that a command has written, set off from detach's own.
+    pub fn quote_output(&self, lines: &[String]) {
+        let bar = if self.has_colour { Color::Red.paint("|").to_string() } else { "|".to_owned() };
+        let text: String = lines.iter().map(|line| format!("  {bar} {line}\n")).collect();
+        write_stderr(&text);
+    }
+
+    /// Why nothing was started, and what to do about it.
+    pub fn error(&self, error: &Error) {
+        self.complain(error);
+        if let Some(hint) = error.hint() {
+            self.write(Color::Cyan.bold(), &format!("hint: {hint}"));
+        }
+    }
+
+    /// `text` in the style of what matters in a note.
+    pub fn strong(&self, text: impl Display) -> String {
+        let style = if self.has_colour { Style::new().bold() } else { Style::new() };
+        style.paint(text.to_string()).to_string()
+    }
+
+    fn write(&self, style: Style, text: &str) {
+        let style = if self.has_colour { style } else { Style::new() };
+        write_stderr(&format!("{} {text}\n", style.paint("detach:")));
+    }
+
+    /// Writes data to stdout, all or an error. A reader that has gone away is no error.
+    pub fn data(&self, data: &str) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(data.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn write_stderr(text: &str) {
+    // There is nowhere to say that a message could not be said.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// `path` for people: the home directory shortened to `~`, control bytes escaped.
+pub fn shorten_home(path: &Path) -> String {
+    let home = env::var_os("HOME").filter(|home| home.len() > 1);
+    match home.as_ref().and_then(|home| path.strip_prefix(home).ok()) {
+        Some(rest) => format!("~/{}", show(rest)),
+        None => show(path),
+    }
+}

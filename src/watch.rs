@@ -1,0 +1,187 @@
+//! The time after the start in which detach stays: until the command ends, a limit passes, or somebody at the
+//! terminal wants the prompt back. The command goes on in any case.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use jiff::SignedDuration;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use crate::error::escape;
+use crate::session::{self, Block, Disposition};
+
+/// The signals by which a person or a closing terminal ends a program that waits.
+const INTERRUPTS: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+/// As much of a job's output as is shown when it falls over.
+const LAST_LINES: usize = 10;
+const LAST_BYTES: u64 = 8 * 1024;
+
+/// How watching has ended.
+pub enum Watched {
+    /// The limit has passed.
+    Running,
+    /// The command has ended.
+    Ended(ExitStatus),
+    /// This signal has come for detach.
+    Interrupted(Signal),
+}
+
+/// Those of the signals that end a wait which the caller has ignored: detach ignores them as well. To be called
+/// before the dispositions are changed.
+pub fn ignored_signals() -> Vec<Signal> {
+    INTERRUPTS.into_iter().filter(|signal| session::disposition(*signal) == Disposition::Ignored).collect()
+}
+
+/// Stays until the child `pid` ends, `until` passes, or a signal comes that is not among `ignored`.
+pub fn watch(pid: Pid, until: Option<Instant>, ignored: &[Signal]) -> nix::Result<Watched> {
+    if until.is_some_and(|until| until <= Instant::now()) {
+        return Ok(Watched::Running);
+    }
+    let mut awaited = SigSet::empty();
+    awaited.add(Signal::SIGCHLD);
+    awaited.extend(INTERRUPTS.into_iter().filter(|signal| !ignored.contains(signal)));
+    let signals = SignalFd::with_flags(&awaited, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    // Blocked since before the fork, so none is lost; the others, Ctrl-Z among them, act again.
+    awaited.thread_set_mask()?;
+    loop {
+        if let Some(status) = session::reap(pid, Block::Never)? {
+            return Ok(Watched::Ended(status));
+        }
+        while let Some(info) = signals.read_signal()? {
+            let signal = i32::try_from(info.ssi_signo).map_err(|_| Errno::EINVAL)?;
+            match Signal::try_from(signal)? {
+                Signal::SIGCHLD => (),
+                signal => return Ok(Watched::Interrupted(signal)),
+            }
+        }
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            return Ok(Watched::Running);
+        }
+        wait_for_input(&signals, left)?;
+    }
+}
+
+/// Waits until `signals` can be read, at most `limit`, or shorter: poll(2) counts milliseconds in an int.
+fn wait_for_input(signals: &SignalFd, limit: Option<Duration>) -> nix::Result<()> {
+    let timeout = match limit {
+        // Rounded up, else the last part of a millisecond would be a busy loop.
+        Some(limit) => PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
+        None => PollTimeout::NONE,
+    };
+    match poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], timeout) {
+        Err(Errno::EINTR) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// The exit status by which a shell would tell of `status`: 128+N for signal N.
+pub fn exit_status(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+/// How a command ended, as the predicate of a sentence.
+pub fn describe_end(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => "ended with success".to_owned(),
+        (_, Some(number)) => {
+            let name = Signal::try_from(number).map_or(format!("signal {number}"), |signal| signal.to_string());
+            let core = if status.core_dumped() { " (core dumped)" } else { "" };
+            format!("was killed by {name}{core}")
+        }
+        (code, None) => format!("failed with status {}", code.unwrap_or_default()),
+    }
+}
+
+/// A lifetime for people: to the millisecond below a minute, then to the second.
+pub fn show_duration(duration: Duration) -> String {
+    let rounded = if duration < Duration::from_secs(60) {
+        Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    } else {
+        Duration::from_secs(duration.as_secs())
+    };
+    SignedDuration::try_from(rounded).map_or_else(|_| format!("{} s", rounded.as_secs()), |d| format!("{d:#}"))
+}
+
+/// Whether the regular file `path` holds more than `from` bytes.
+pub fn has_grown(path: &Path, from: u64) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > from)
+}
+
+/// The last lines of `path` after byte `from`, safe to show. Empty where the file cannot be read.
+pub fn last_lines(path: &Path, from: u64) -> Vec<String> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let end = file.seek(SeekFrom::End(0))?;
+        let begin = from.max(end.saturating_sub(LAST_BYTES));
+        file.seek(SeekFrom::Start(begin))?;
+        let mut bytes = Vec::new();
+        file.take(LAST_BYTES).read_to_end(&mut bytes)?;
+        std::io::Result::Ok(bytes)
+    };
+    select_last_lines(&read().unwrap_or_default())
+}
+
+fn select_last_lines(bytes: &[u8]) -> Vec<String> {
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    let first = lines.len().saturating_sub(LAST_LINES);
+    lines.iter().skip(first).map(|line| show_line(line)).collect()
+}
+
+/// A line as it would be seen, without anything that could move the cursor.
+fn show_line(line: &[u8]) -> String {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    escape(line, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_lines_are_at_most_ten_and_safe() {
+        let many: String = (1..=12).map(|n| format!("line {n}\n")).collect();
+        let lines = select_last_lines(many.as_bytes());
+        assert_eq!((lines.len(), lines.first().map(String::as_str)), (10, Some("line 3")));
+        assert_eq!(select_last_lines(b"no newline at the end"), ["no newline at the end"]);
+        assert_eq!(select_last_lines(b"\x1b[2Jdos\r\n\xff\n"), ["\\e[2Jdos", "\\xff"]);
+        assert_eq!(select_last_lines(b""), [""; 0]);
+        assert_eq!(select_last_lines(b"\n"), [""; 0]);
+    }
+
+    #[test]
+    fn status_of_a_signal_is_that_of_a_shell() {
+        for (raw, status, sentence) in [
+            (0, 0, "ended with success"),
+            (42 << 8, 42, "failed with status 42"),
+            (255 << 8, 255, "failed with status 255"),
+            (15, 143, "was killed by SIGTERM"),
+            (0x80 | 11, 139, "was killed by SIGSEGV (core dumped)"),
+            (35, 163, "was killed by signal 35"),
+        ] {
+            let end = ExitStatus::from_raw(raw);
+            assert_eq!((exit_status(end), describe_end(end).as_str()), (status, sentence));
+        }
+    }
+
+    #[test]
+    fn duration_is_as_exact_as_it_is_useful() {
+        for (millis, text) in [(0, "0s"), (41, "41ms"), (2_500, "2s 500ms"), (62_345, "1m 2s"), (3_600_000, "1h")] {
+            assert_eq!(show_duration(Duration::from_millis(millis)), text);
+        }
+    }
+}
