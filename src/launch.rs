@@ -23,7 +23,7 @@ use crate::job::{Destination, Record, StateDirectory};
 use crate::proc::Identity;
 use crate::session::{self, Block, Disposition};
 use crate::streams::{Input, Output, Streams, Target};
-use crate::ui::{Ui, shorten_home};
+use crate::ui::{Ui, shorten_home, write_data};
 use crate::watch::{self, Watched};
 
 /// How long a start on a terminal is watched unless `--settle` says otherwise: long enough for a program that
@@ -64,7 +64,11 @@ pub fn start(start: &Start, ui: &Ui) -> Result<u8, Error> {
     let mut launch = Launch::prepare(start, ui.is_verbose())?;
     let ignored = watch::ignored_signals();
     let begun = Instant::now();
-    let pid = launch.spawn()?;
+    let spawned = launch.spawn();
+    for (pid, text) in &launch.steps {
+        ui.note(format!("{} {text}", ui.strong(pid)));
+    }
+    let pid = spawned?;
     launch.report(pid, ui);
 
     let limit = match start.watch {
@@ -112,7 +116,7 @@ struct Launch<'a> {
     is_verbose: bool,
 
     steps: Vec<(Pid, String)>,
-    log: Option<(OwnedFd, PathBuf)>,
+    log: Option<PathBuf>,
     output: [Destination; 2],
     identity: Option<Identity>,
     record: String,
@@ -185,9 +189,11 @@ impl<'a> Launch<'a> {
         let session = session::lead_new_session().map_err(|errno| Error::Step { step: "make a new session", errno })?;
         self.step(format_args!("leads the new session {session}, without a controlling terminal"));
 
-        self.open_log()?;
-        let log = self.log.as_ref().map(|(log, _)| log.as_fd());
-        self.streams.redirect(log).map_err(|errno| Error::Step { step: "redirect the standard streams", errno })?;
+        // The child's alone: this process has no such descriptor, and must not close one of its number.
+        let log = self.open_log()?;
+        self.streams
+            .redirect(log.as_ref().map(AsFd::as_fd))
+            .map_err(|errno| Error::Step { step: "redirect the standard streams", errno })?;
         self.step_streams();
 
         if let Some(directory) = &self.start.directory {
@@ -215,15 +221,18 @@ impl<'a> Launch<'a> {
     }
 
     /// Makes the log, if one is needed, and settles where output goes.
-    fn open_log(&mut self) -> Result<(), Error> {
+    fn open_log(&mut self) -> Result<Option<OwnedFd>, Error> {
+        let mut log = None;
         if let (true, Ok(state)) = (self.streams.need_log(), &self.state) {
-            self.log = Some(state.create_log(&self.start.name, Pid::this())?);
+            let (file, path) = state.create_log(&self.start.name, Pid::this())?;
+            log = Some(file);
+            self.log = Some(path);
         }
         let destination = |output: &Output| match (output, &self.log) {
             (Output::Keep { is_null_device: true }, _) => Destination::Discarded,
             (Output::Opened(opened), _) if opened.is_null_device() => Destination::Discarded,
             (Output::Opened(opened), _) => Destination::File((&opened.path).into()),
-            (Output::Log, Some((_, path))) => Destination::Log(path.into()),
+            (Output::Log, Some(path)) => Destination::Log(path.into()),
             _ => Destination::Kept,
         };
         let stdout = destination(&self.streams.output);
@@ -232,7 +241,7 @@ impl<'a> Launch<'a> {
             other => destination(other),
         };
         self.output = [stdout, stderr];
-        Ok(())
+        Ok(log)
     }
 
     /// Writes the record. That is worth a warning when it fails, no more: unless there is no room for it, and so
@@ -246,7 +255,7 @@ impl<'a> Launch<'a> {
             (Err(error), _) => Err(error.to_string()),
             (_, None) => Err("/proc does not tell when it started".to_owned()),
             (Ok(state), Some(identity)) => match (state.save(identity, &self.record), &self.log) {
-                (Err(errno @ (Errno::ENOSPC | Errno::EDQUOT)), Some((_, log))) => {
+                (Err(errno @ (Errno::ENOSPC | Errno::EDQUOT)), Some(log)) => {
                     return Err(Error::path("write log", log, errno));
                 }
                 (result, _) => result.map_err(reason),
@@ -262,7 +271,7 @@ impl<'a> Launch<'a> {
     /// Takes back the log and the record of a command that did not start.
     fn discard(&mut self) {
         if let Ok(state) = &self.state {
-            if let Some((_, log)) = &self.log {
+            if let Some(log) = &self.log {
                 state.remove_log(log);
             }
             if let Some(identity) = &self.identity {
@@ -287,9 +296,6 @@ impl<'a> Launch<'a> {
 
     /// What is known as soon as the exec has worked.
     fn report(&self, pid: Pid, ui: &Ui) {
-        for (pid, text) in &self.steps {
-            ui.note(format!("{} {text}", ui.strong(pid)));
-        }
         if ui.is_verbose() {
             ui.note(format!("{} runs {}", ui.strong(pid), quote(self.command.file().as_os_str())));
         }
@@ -297,10 +303,10 @@ impl<'a> Launch<'a> {
             ui.warn(format!("cannot record job {}: {fault}", quote(&self.start.name)));
         }
         if self.start.print_pid {
-            report_unwritten(ui.data(&format!("{pid}\n")), "the PID", ui);
+            report_unwritten(write_data(&format!("{pid}\n")), "the PID", ui);
         }
         if self.start.json {
-            report_unwritten(ui.data(&self.record), "the record", ui);
+            report_unwritten(write_data(&self.record), "the record", ui);
         }
     }
 

@@ -26,13 +26,10 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error, &Ui::new(Verbosity::Normal)),
     };
     match action {
-        Action::Print(text) => {
-            let ui = Ui::new(Verbosity::Normal);
-            match ui.data(&text) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail(&Error::path("write to", "stdout", errno(&error)), &ui),
-            }
-        }
+        Action::Print(text) => match ui::write_data(&text) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&Error::path("write to", "stdout", errno(&error)), &Ui::new(Verbosity::Normal)),
+        },
         Action::Start(start, verbosity) => {
             let ui = Ui::new(verbosity);
             match launch::start(&start, &ui) {

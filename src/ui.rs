@@ -72,8 +72,8 @@ impl Ui {
     /// Some lines that a command has written, set off from detach's own.
     pub fn quote_output(&self, lines: &[String]) {
         let bar = if self.has_colour { Color::Red.paint("|").to_string() } else { "|".to_owned() };
-        let text: String = lines.iter().map(|line| format!("  {bar} {line}\n")).collect();
-        write_stderr(&text);
+        let lines: Vec<String> = lines.iter().map(|line| format!("  {bar} {line}\n")).collect();
+        write_stderr(&lines.concat());
     }
 
     /// Why nothing was started, and what to do about it.
@@ -94,14 +94,14 @@ impl Ui {
         let style = if self.has_colour { style } else { Style::new() };
         write_stderr(&format!("{} {text}\n", style.paint("detach:")));
     }
+}
 
-    /// Writes data to stdout, all or an error. A reader that has gone away is no error.
-    pub fn data(&self, data: &str) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(data.as_bytes()).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other,
-        }
+/// Writes data to stdout, all or an error. A reader that has gone away is no error.
+pub fn write_data(data: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(data.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
     }
 }
 

@@ -1,0 +1,55 @@
+# fish completion for detach: its options and their values, then the wrapped command as fish completes it.
+# Install as ~/.config/fish/completions/detach.fish.
+
+# Whether the command has begun: the options end at the first word that is not one.
+function __detach_begun
+    set -l typed (commandline -opc)
+    argparse --stop-nonopt $__detach_options -- $typed[2..] 2>/dev/null
+    and set -q argv[1]
+end
+
+# Not __fish_complete_subcommand: it would take the FILE of '-qo FILE' for the command.
+function __detach_command
+    set -l typed (commandline -opc)
+    argparse --stop-nonopt $__detach_options -- $typed[2..] 2>/dev/null
+    or return
+    set -l line
+    for word in $argv
+        set -a line (string escape -- $word)
+    end
+    complete --do-complete="$line "(commandline -ct)
+end
+
+# __fish_complete_directories alone would repeat the '--chdir=' of '--chdir=DIR'.
+function __detach_directories
+    __fish_complete_directories (commandline -ct | string replace --regex '^--[^=]*=' '')
+end
+
+# An option as argparse takes it, then how 'complete' completes it.
+function __detach_option --argument-names option
+    set -a __detach_options $option
+    set -l names (string split / -- (string trim --right --chars = -- $option))
+    set -l flags --long-option $names[-1]
+    set -q names[2]
+    and set -a flags --short-option $names[1]
+    complete -c detach -n 'not __detach_begun' $flags $argv[2..]
+end
+
+set -g __detach_options
+complete -c detach -f -a '(__detach_command)'
+__detach_option o/output= -rF -d 'Append stdout and stderr to FILE'
+__detach_option e/error= -rF -d 'Append stderr to FILE, apart from stdout'
+__detach_option i/input= -rF -d 'Read stdin from FILE'
+__detach_option C/chdir= -xa '(__detach_directories)' -d 'Start in DIR'
+__detach_option m/umask= -xa '022 027 077' -d 'File mode creation mask, in octal'
+__detach_option keep-fd= -x -d 'Keep descriptor N open'
+__detach_option sigchld= -xa 'default ignore' -d 'SIGCHLD at the start'
+__detach_option N/name= -x -d 'Name of the job'
+__detach_option w/wait -d 'Stay until COMMAND ends, exit with its status'
+__detach_option settle= -xa '100ms 1s 10s' -d 'See that long whether COMMAND falls over'
+__detach_option P/print-pid -d 'Print the PID alone on stdout'
+__detach_option json -d "Print the job's record on stdout, one line of JSON"
+__detach_option q/quiet -d 'Say nothing but errors'
+__detach_option v/verbose -d 'Name every step'
+__detach_option h/help -d 'Print this help'
+__detach_option V/version -d 'Print the version'

@@ -1,0 +1,6 @@
+//! The integration tests: one binary, so that all share one `support`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+mod survival;
