@@ -448,13 +448,18 @@ impl Terminal {
         self.press("\r");
     }
 
-    /// Types a line that writes a PID to `file`, and waits for that process.
+    /// Types a line that writes a PID to `file`, and waits for that process. Types it again when nothing comes of
+    /// it: a shell may drop what is typed while it goes back to its prompt.
     #[track_caller]
     pub fn start(&mut self, line: &str, file: &Path) -> Process {
-        self.type_line(line);
+        let mut typed = None::<Instant>;
         await_result(|| {
-            let screen = self.screen();
-            read_pid(file).map_err(|reason| format!("after {line:?}: {reason}; the screen is {screen:?}"))
+            if typed.is_none_or(|typed| typed.elapsed() > Duration::from_secs(2)) {
+                self.type_line(line);
+                typed = Some(Instant::now());
+            }
+            let screen = self.screen_end();
+            read_pid(file).map_err(|reason| format!("after {line:?}: {reason}; the screen ends with {screen:?}"))
         })
     }
 
@@ -480,12 +485,20 @@ impl Terminal {
         String::from_utf8_lossy(&self.seen).into_owned()
     }
 
+    /// The last part of the screen, for a message.
+    pub fn screen_end(&mut self) -> String {
+        let screen = self.screen();
+        screen.chars().skip(screen.chars().count().saturating_sub(500)).collect()
+    }
+
     /// Waits until `text` has appeared.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) {
         await_result(|| {
-            let screen = self.screen();
-            if screen.contains(text) { Ok(()) } else { Err(format!("{text:?} is not on the screen {screen:?}")) }
+            if self.screen().contains(text) {
+                return Ok(());
+            }
+            Err(format!("{text:?} is not on the screen, which ends with {:?}", self.screen_end()))
         });
     }
 

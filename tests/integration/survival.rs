@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Process, Sandbox, Terminal, eventually, is_installed};
+use crate::support::{Process, Sandbox, Terminal, await_result, eventually, is_installed};
 
 /// The programs. Each writes its PID to the file named by its argument as soon as it is what it claims to be, and
 /// ends by itself after five minutes.
@@ -128,7 +128,7 @@ const SHELLS: [Shell; 9] = [
     shell("zsh", &["zsh", "-f", "-i"], true, true),
     shell("fish", &["fish", "--no-config", "-i"], true, true),
     shell("dash", &["dash", "-i"], false, false),
-    shell("ksh93", &["ksh93", "-i", "+o", "emacs"], true, false),
+    shell("ksh93", &["ksh93", "-i", "+o", "emacs"], false, false),
     shell("mksh", &["mksh", "-i"], false, false),
     shell("tcsh", &["tcsh", "-f", "-i"], false, false),
     shell("busybox sh", &["busybox", "sh", "-i"], false, false),
@@ -210,11 +210,11 @@ fn observe(shell: &Shell, event: Event, launchers: &[Launcher]) -> Fates {
     }
     let mut fates = Fates::new();
     match event {
-        Event::Exit => exit(&mut terminal),
+        Event::Exit => repeat_until_shell_ends(&mut terminal, |terminal| terminal.type_line("exit")),
         Event::Close => terminal.hang_up(),
-        Event::HangUpShell => terminal.shell.signal(Signal::SIGHUP),
+        Event::HangUpShell => repeat_until_shell_ends(&mut terminal, |t| t.shell.signal(Signal::SIGHUP)),
         Event::KillShell => terminal.shell.signal(Signal::SIGKILL),
-        Event::HangUpGroup => terminal.shell.signal_group(Signal::SIGHUP),
+        Event::HangUpGroup => repeat_until_shell_ends(&mut terminal, |t| t.shell.signal_group(Signal::SIGHUP)),
         Event::HangUpJob => started.values().for_each(|process| process.signal(Signal::SIGHUP)),
         Event::CtrlC | Event::CtrlZ | Event::CtrlBackslash => {
             let key = event.key().unwrap();
@@ -239,18 +239,19 @@ fn observe(shell: &Shell, event: Event, launchers: &[Launcher]) -> Fates {
     fates
 }
 
-/// Types `exit` until the shell does: some warn first that there are jobs.
-fn exit(terminal: &mut Terminal) {
-    for _ in 0..10 {
-        terminal.type_line("exit");
-        let end = Instant::now() + Duration::from_millis(500);
-        while Instant::now() < end {
-            if terminal.is_shell_dead() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(2));
+/// Asks the shell to end until it does: some warn first that there are jobs.
+fn repeat_until_shell_ends(terminal: &mut Terminal, ask: impl Fn(&mut Terminal)) {
+    let mut asked = None::<Instant>;
+    await_result(|| {
+        if terminal.is_shell_dead() {
+            return Ok(());
         }
-    }
+        if asked.is_none_or(|asked| asked.elapsed() > Duration::from_millis(500)) {
+            ask(terminal);
+            asked = Some(Instant::now());
+        }
+        Err(format!("the screen is {:?}", terminal.screen_end()))
+    });
 }
 
 fn fate(process: &Process) -> Fate {
@@ -276,7 +277,7 @@ fn settle(started: &BTreeMap<(Launcher, Program), Process>) {
         before.iter().all(|(process, before)| {
             let is_blocked_reader = fate(process) == Fate::Alive
                 && fs::read_to_string(process.file("wchan")).is_ok_and(|wchan| wchan.contains("tty_read"));
-            is_blocked_reader || fate(process) != Fate::Alive || switches(process) > before.map(|count| count + 1)
+            is_blocked_reader || fate(process) != Fate::Alive || switches(process) > before.map(|count| count + 4)
         })
     });
 }
