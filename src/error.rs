@@ -33,8 +33,10 @@ pub enum Error {
     NotExecutable { command: OsString, reason: String },
     /// A step that concerns a file or directory failed: `cannot VERB 'PATH': REASON`.
     Path { verb: &'static str, path: PathBuf, reason: String },
-    /// A descriptor of `--keep-fd` that cannot be kept.
-    KeepDescriptor { fd: RawFd, reason: String },
+    /// A descriptor of `--keep-fd` that is not open.
+    KeepDescriptor { fd: RawFd },
+    /// The directory of logs and records is open to others.
+    OpenDirectory { path: PathBuf, mode: u32 },
     /// A log or a record needs a place, and the environment names none.
     NoStateDirectory,
     /// A step that concerns no file failed: `cannot STEP: REASON`.
@@ -65,10 +67,10 @@ impl Error {
         match self {
             Self::Usage { hint, .. } => hint.clone(),
             Self::NotFound { command } => hint_for_missing(command),
-            Self::Path { verb: "use directory", path, .. } => {
-                Some(format!("it holds the logs and records of jobs; it must be yours alone: {}", path.display()))
+            Self::OpenDirectory { path, .. } => {
+                Some(format!("logs and records of jobs are kept there: chmod 700 {}", show(path)))
             }
-            Self::NoStateDirectory => Some("set HOME or XDG_STATE_HOME, or name a file: detach -o FILE …".into()),
+            Self::NoStateDirectory => Some("set HOME or XDG_STATE_HOME, or name a file: detach -o FILE COMMAND".into()),
             _ => None,
         }
     }
@@ -90,7 +92,14 @@ impl Display for Error {
             }
             Self::NotExecutable { command, reason } => write!(f, "cannot run {}: {reason}", quote(command)),
             Self::Path { verb, path, reason } => write!(f, "cannot {verb} {}: {reason}", quote(path.as_os_str())),
-            Self::KeepDescriptor { fd, reason } => write!(f, "cannot keep descriptor {fd}: {reason}"),
+            Self::KeepDescriptor { fd } => write!(f, "cannot keep descriptor {fd}: it is not open"),
+            Self::OpenDirectory { path, mode } => {
+                write!(
+                    f,
+                    "cannot use directory {}: others may use it: its mode is {mode:03o}, not 700",
+                    quote(path.as_os_str())
+                )
+            }
             Self::NoStateDirectory => f.write_str("cannot find a place for the log: HOME is not set"),
             Self::Step { step, errno } => write!(f, "cannot {step}: {}", reason(*errno)),
             // fork(2) and clone(2): EAGAIN is the limit on processes, of the user or of the system.
@@ -163,17 +172,16 @@ pub fn is_path(command: &OsStr) -> bool {
 
 /// A word that no file in PATH answers to is often something that only the shell knows.
 fn hint_for_missing(command: &OsStr) -> Option<String> {
-    let text = command.to_string_lossy();
-    let name = command.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    if is_path(command) && !text.contains(' ') || text.is_empty() {
-        None
-    } else if name.len() < command.len() && !name.is_empty() && name.iter().all(is_name) {
+    let text = command.to_str().filter(|text| !text.is_empty() && !text.contains(char::is_control))?;
+    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if SHELL_WORDS.contains(&text) {
+        Some(format!("a shell can run it: detach sh -c '{text} …'"))
+    } else if text.split_once('=').is_some_and(|(name, _)| !name.is_empty() && is_name(name)) {
         Some("to set a variable for the command: detach env NAME=VALUE COMMAND".into())
-    } else if SHELL_WORDS.contains(&text.as_ref()) || text.contains(|c: char| " \t\n;|&<>(){}$`*?~".contains(c)) {
-        let escaped = command.to_string_lossy().replace('\'', r"'\''");
-        let dots = if SHELL_WORDS.contains(&text.as_ref()) { " …" } else { "" };
-        Some(format!("a shell can run it: detach sh -c '{}{dots}'", escape(escaped.as_bytes(), "")))
+    } else if text.contains(|letter| " ;|&<>(){}$`*?~".contains(letter)) {
+        Some(format!("a shell can run it: detach sh -c '{}'", text.replace('\'', r"'\''")))
+    } else if is_path(command) {
+        None
     } else {
         Some("if it is an alias of your shell: alias detach='detach ' makes the shell expand it".into())
     }

@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, renameat};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Pid, UnlinkatFlags, geteuid, unlinkat};
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
@@ -29,6 +29,9 @@ const VERSION: u32 = 1;
 const LONGEST_NAME_IN_LOG: usize = 100;
 /// Logs of one name and one PID: more than a few would mean that something else goes wrong.
 const MOST_LOGS_OF_A_PID: u32 = 10_000;
+
+/// Nobody else's business: what jobs say, and which there are.
+const OWNER_ALONE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
 /// Where a stream of a job goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,7 +195,7 @@ impl StateDirectory {
             return Err(refuse(&format!("it belongs to user {}", status.st_uid)));
         }
         if status.st_mode & 0o077 != 0 {
-            return Err(refuse(&format!("others may use it: its mode is {:03o}, not 700", status.st_mode & 0o777)));
+            return Err(Error::OpenDirectory { path, mode: status.st_mode & 0o777 });
         }
         Ok(Self { path, directory })
     }
@@ -209,7 +212,7 @@ impl StateDirectory {
             | OFlag::O_CLOEXEC;
         let mut file_name = format!("{stem}.log");
         for next in 2..MOST_LOGS_OF_A_PID {
-            match openat(&self.directory, file_name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+            match openat(&self.directory, file_name.as_str(), flags, OWNER_ALONE) {
                 Ok(log) => return Ok((log, self.path.join(file_name))),
                 // An older job of this name had the same PID.
                 Err(Errno::EEXIST) => file_name = format!("{stem}-{next}.log"),
@@ -224,9 +227,11 @@ impl StateDirectory {
         let name = record_name(identity);
         let draft = format!("{name}.tmp");
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&self.directory, draft.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
-        let written = File::from(file).write_all(json.as_bytes()).map_err(|error| errno(&error));
-        let result = written.and_then(|()| renameat(&self.directory, draft.as_str(), &self.directory, name.as_str()));
+        let mut file = File::from(openat(&self.directory, draft.as_str(), flags, OWNER_ALONE)?);
+        // The umask is the command's by now, and may take anything from the mode.
+        let result = fchmod(&file, OWNER_ALONE)
+            .and_then(|()| file.write_all(json.as_bytes()).map_err(|error| errno(&error)))
+            .and_then(|()| renameat(&self.directory, draft.as_str(), &self.directory, name.as_str()));
         if result.is_err() {
             self.remove(&draft);
         }

@@ -252,6 +252,7 @@ impl<'a> Launch<'a> {
         let record = Record::new(Pid::this(), self.identity.as_ref(), name, command, &self.output);
         self.record = record.to_json();
         let result = match (&self.state, &self.identity) {
+            (Err(Error::NoStateDirectory), _) => Err("HOME is not set".to_owned()),
             (Err(error), _) => Err(error.to_string()),
             (_, None) => Err("/proc does not tell when it started".to_owned()),
             (Ok(state), Some(identity)) => match (state.save(identity, &self.record), &self.log) {
@@ -367,7 +368,7 @@ fn describe(output: &[Destination; 2]) -> String {
 /// as a shell's process substitution does.
 fn descriptors_to_keep(asked: &[RawFd], command: &[OsString]) -> Result<Vec<RawFd>, Error> {
     if let Some(fd) = asked.iter().find(|fd| !session::is_open(**fd)) {
-        return Err(Error::KeepDescriptor { fd: *fd, reason: reason(Errno::EBADF) });
+        return Err(Error::KeepDescriptor { fd: *fd });
     }
     let named = command.iter().flat_map(|word| descriptors_named_in(word.as_bytes()));
     let mut keep: Vec<RawFd> = asked.iter().copied().chain(named).filter(|fd| *fd > 2).collect();

@@ -2,5 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod completions;
+mod failures;
+mod remote;
+mod state;
+mod streams;
 mod support;
 mod survival;
+mod watching;

@@ -113,8 +113,11 @@ impl Sandbox {
     /// Writes a file in `work`, executable, and returns its path.
     pub fn script(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path("work").join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        // Written by another process: a file that this one has open for writing may be open in the child of another
+        // test for a moment as well, and cannot be executed then (ETXTBSY).
+        let mut command = self.command("sh");
+        command.args(["-c", "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\""]).arg(&path).arg(text);
+        assert_eq!(Run::of(&mut command).status, 0);
         path
     }
 
@@ -448,6 +451,20 @@ impl Terminal {
         self.press("\r");
     }
 
+    /// Types a line of sh, waits until it has run, and returns its exit status and what has appeared meanwhile.
+    #[track_caller]
+    pub fn run(&mut self, line: &str) -> (i32, String) {
+        self.read();
+        self.seen.clear();
+        // What is typed appears as well, but not with these numbers in it.
+        self.type_line(&format!("{line}; echo \"[$?]$((40 + 2))\""));
+        self.wait_for("]42\r\n");
+        let screen = self.screen();
+        let (before, _) = screen.rsplit_once("]42\r\n").unwrap();
+        let (text, status) = before.rsplit_once('[').unwrap();
+        (status.parse().unwrap(), text.to_owned())
+    }
+
     /// Types a line that writes a PID to `file`, and waits for that process. Types it again when nothing comes of
     /// it: a shell may drop what is typed while it goes back to its prompt.
     #[track_caller]
@@ -500,12 +517,6 @@ impl Terminal {
             }
             Err(format!("{text:?} is not on the screen, which ends with {:?}", self.screen_end()))
         });
-    }
-
-    /// Forgets what has appeared so far.
-    pub fn clear(&mut self) {
-        self.read();
-        self.seen.clear();
     }
 
     /// Waits until everything has let go of the terminal: the other side of it reports the end.

@@ -51,7 +51,8 @@ enum Program {
     Resetter,
 }
 
-const PROGRAMS: [Program; 3] = [Program::Writer, Program::Reader, Program::Resetter];
+/// The reader last: under `setsid -f` it takes what is typed from then on.
+const PROGRAMS: [Program; 3] = [Program::Writer, Program::Resetter, Program::Reader];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {

@@ -1,0 +1,249 @@
+//! The completions, asked of the shells themselves: each on a terminal, with its own keys, its line read back from it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{DETACH, Run, Sandbox, Terminal, await_result, is_installed, skip};
+
+const TAB: &str = "\t";
+/// Puts every completion into the line.
+const ALL: &str = "\x14";
+/// Has the shell write its line to ~/line, and empties it.
+const TELL: &str = "\x07";
+
+const BASH_COMPLETION: &str = "/usr/share/bash-completion/bash_completion";
+
+struct Shell {
+    program: &'static [&'static str],
+    /// Loads the completion from $COMPLETIONS and binds `ALL` and `TELL`.
+    setup: &'static str,
+}
+
+const BASH: Shell = Shell {
+    program: &["bash", "--norc", "--noprofile"],
+    setup: r#"
+        echo $$ > ~/started
+        [[ ! $LOAD ]] || . "$LOAD"
+        . "$COMPLETIONS/detach.bash"
+        tell() { printf '%s\n' "$READLINE_LINE" > ~/line; READLINE_LINE='' READLINE_POINT=0; }
+        bind -x '"\C-g": tell'
+        bind '"\C-t": insert-completions'
+        PS1='READY> '
+    "#,
+};
+
+const ZSH: Shell = Shell {
+    program: &["zsh", "-f"],
+    setup: r#"
+        echo $$ > ~/started
+        fpath=("$COMPLETIONS" $fpath)
+        autoload -Uz compinit
+        compinit -D -u
+        bindkey -e
+        tell() { print -r -- "$BUFFER" > ~/line; BUFFER= }
+        zle -N tell
+        bindkey '^G' tell
+        insert_all() { _main_complete; compstate[insert]=all }
+        zle -C all complete-word insert_all
+        bindkey '^T' all
+        PS1='READY> '
+    "#,
+};
+
+const FISH: Shell = Shell {
+    program: &["fish", "--no-config"],
+    setup: r#"
+        echo $fish_pid > ~/started
+        set -g fish_complete_path $COMPLETIONS $__fish_data_dir/completions
+        function tell
+            set -l line (commandline --current-buffer)
+            commandline --replace ''
+            printf '%s\n' "$line" > ~/line
+        end
+        function all
+            set -l offers (complete --do-complete (commandline --current-buffer) | string replace --regex '\t.*' '')
+            commandline --replace -- "$offers"
+        end
+        bind \cg tell
+        bind \ct all
+        function fish_prompt
+            echo -n 'READY> '
+        end
+    "#,
+};
+
+/// A shell that waits at its prompt.
+struct Prompt {
+    name: &'static str,
+    terminal: Terminal,
+    line: PathBuf,
+}
+
+impl Prompt {
+    /// bash, zsh and fish with the completion loaded, those of them that are here.
+    fn all(sandbox: &Sandbox) -> Vec<Self> {
+        let mut prompts = Vec::new();
+        if !Path::new(BASH_COMPLETION).is_file() {
+            skip("bash-completion is not installed (tests/run installs it)");
+        } else if is_installed("bash") {
+            prompts.push(Self::open(sandbox, &BASH, BASH_COMPLETION));
+        }
+        for shell in [&ZSH, &FISH] {
+            if is_installed(shell.program[0]) {
+                prompts.push(Self::open(sandbox, shell, ""));
+            }
+        }
+        prompts
+    }
+
+    /// A shell in which the completion is loaded, after the file `load`.
+    fn open(sandbox: &Sandbox, shell: &Shell, load: &str) -> Self {
+        let name = shell.program[0];
+        let setup = sandbox.path(&format!("{name}.setup"));
+        fs::write(&setup, shell.setup).unwrap();
+        let completions = concat!("COMPLETIONS=", env!("CARGO_MANIFEST_DIR"), "/completions");
+        let load = format!("LOAD={load}");
+        let mut terminal = Terminal::open_with(sandbox, &[&["env", completions, &load], shell.program].concat());
+        let started = sandbox.path("home/started");
+        let _ = fs::remove_file(&started);
+        terminal.start(&format!("source {}", setup.display()), &started);
+        terminal.wait_for("READY> ");
+        Self { name, terminal, line: sandbox.path("home/line") }
+    }
+
+    /// The line after these keys.
+    #[track_caller]
+    fn after(&mut self, keys: &[&str]) -> String {
+        let _ = fs::remove_file(&self.line);
+        self.terminal.press(&keys.concat());
+        self.terminal.press(TELL);
+        await_result(|| {
+            let line = fs::read_to_string(&self.line).unwrap_or_default();
+            let last_seen = || format!("{} after {keys:?}: {:?}", self.name, self.terminal.screen_end());
+            line.strip_suffix('\n').map(str::to_owned).ok_or_else(last_seen)
+        })
+    }
+
+    #[track_caller]
+    fn assert_completes(&mut self, typed: &str, expected: &str) {
+        assert_eq!(self.after(&[typed, TAB]), expected, "{} after {typed:?}", self.name);
+    }
+
+    /// The options that it offers after `detach WORD`.
+    #[track_caller]
+    fn options(&mut self, word: &str) -> BTreeSet<String> {
+        let line = self.after(&["detach ", word, ALL]);
+        let offers = line.split_ascii_whitespace().filter(|offer| *offer != "detach");
+        offers.map(|offer| offer.trim_end_matches('=').to_owned()).collect()
+    }
+}
+
+/// A sandbox with a command, a directory, and a file whose name must be quoted.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.script("uniquely-named", "");
+    fs::write(sandbox.path("work/notes on zsh.txt"), "").unwrap();
+    fs::create_dir(sandbox.path("work/directory")).unwrap();
+    sandbox
+}
+
+/// The options in `detach --help`: the words before the value or the description.
+fn options_of_the_help() -> BTreeSet<String> {
+    let help = Run::of(Command::new(DETACH).arg("--help")).stdout;
+    let lines = help.lines().skip_while(|line| *line != "Options:").skip(1).take_while(|line| !line.is_empty());
+    let options = lines.flat_map(|line| line.split_ascii_whitespace().take_while(|word| word.starts_with('-')));
+    options.map(|option| option.trim_end_matches(',').to_owned()).collect()
+}
+
+#[test]
+fn options_offered_are_those_of_the_help() {
+    let options = options_of_the_help();
+    for known in ["-h", "--help", "-o", "--output", "--json"] {
+        assert!(options.contains(known), "{options:?}");
+    }
+    let long: BTreeSet<String> = options.iter().filter(|option| option.starts_with("--")).cloned().collect();
+    let sandbox = Sandbox::new();
+    for mut prompt in Prompt::all(&sandbox) {
+        assert_eq!(prompt.options("-"), options, "{}", prompt.name);
+        assert_eq!(prompt.options("--"), long, "{}", prompt.name);
+    }
+}
+
+#[test]
+fn wrapped_command_completes_as_it_does_alone() {
+    if !is_installed("git") {
+        return;
+    }
+    let sandbox = sandbox();
+    let run = sandbox.sh("git init --quiet");
+    assert_eq!(run.status, 0, "{run:?}");
+    for mut prompt in Prompt::all(&sandbox) {
+        // The control: the shell completes git at all.
+        prompt.assert_completes("git cherry-p", "git cherry-pick ");
+        for options in ["", "-o log ", "-olog ", "-qo log ", "--output=log ", "--output log ", "-qv ", "-- ", "-v -- "]
+        {
+            let typed = format!("detach {options}git cherry-p");
+            prompt.assert_completes(&typed, &format!("{typed}ick "));
+        }
+        // Options of git that are also options of detach.
+        prompt.assert_completes("detach -q git -C . cherry-p", "detach -q git -C . cherry-pick ");
+        // The command itself, and its files.
+        prompt.assert_completes("detach mkfif", "detach mkfifo ");
+        prompt.assert_completes("detach -w -- mkfif", "detach -w -- mkfifo ");
+        prompt.assert_completes("detach ./uniq", "detach ./uniquely-named ");
+        prompt.assert_completes("detach cat not", r"detach cat notes\ on\ zsh.txt ");
+    }
+}
+
+#[test]
+fn options_complete_until_the_command_has_begun() {
+    let sandbox = sandbox();
+    for mut prompt in Prompt::all(&sandbox) {
+        prompt.assert_completes("detach --print", "detach --print-pid ");
+        prompt.assert_completes("detach -o log --print", "detach -o log --print-pid ");
+        for unchanged in ["detach git --print", "detach -q git --print", "detach -- --print"] {
+            prompt.assert_completes(unchanged, unchanged);
+        }
+    }
+}
+
+#[test]
+fn values_of_options_complete() {
+    let sandbox = sandbox();
+    fs::write(sandbox.path("work/directory.txt"), "").unwrap();
+    for mut prompt in Prompt::all(&sandbox) {
+        prompt.assert_completes("detach --sigchld d", "detach --sigchld default ");
+        prompt.assert_completes("detach --sigchld=i", "detach --sigchld=ignore ");
+        prompt.assert_completes("detach -m 07", "detach -m 077 ");
+        // All that the values have in common.
+        prompt.assert_completes("detach --umask=", "detach --umask=0");
+        prompt.assert_completes("detach -qo not", r"detach -qo notes\ on\ zsh.txt ");
+        prompt.assert_completes("detach --output=not", r"detach --output=notes\ on\ zsh.txt ");
+        // No file, though one begins the same.
+        prompt.assert_completes("detach -C direc", "detach -C directory/");
+        prompt.assert_completes("detach --chdir=direc", "detach --chdir=directory/");
+        prompt.assert_completes("detach --chdir=", "detach --chdir=directory/");
+    }
+}
+
+#[test]
+fn bash_without_bash_completion_completes_commands_and_files() {
+    if !is_installed("bash") {
+        return;
+    }
+    let sandbox = sandbox();
+    let mut prompt = Prompt::open(&sandbox, &BASH, "");
+    for options in ["", "-q ", "-o log ", "--output=log ", "-- "] {
+        let detach = format!("detach {options}");
+        prompt.assert_completes(&format!("{detach}mkfif"), &format!("{detach}mkfifo "));
+        prompt.assert_completes(&format!("{detach}./uniq"), &format!("{detach}./uniquely-named "));
+        prompt.assert_completes(&format!("{detach}./direc"), &format!("{detach}./directory/"));
+        prompt.assert_completes(&format!("{detach}cat not"), &format!(r"{detach}cat notes\ on\ zsh.txt "));
+    }
+    prompt.assert_completes("detach --print", "detach --print-pid ");
+    prompt.assert_completes("detach git --print", "detach git --print");
+    // The control: nothing here knows git.
+    prompt.assert_completes("detach git cherry-p", "detach git cherry-p");
+}

@@ -1,0 +1,375 @@
+//! What goes wrong, to the letter: the sentence, the exit status, and nothing left behind.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{DETACH, Run, Sandbox, eventually, is_installed, is_root};
+
+/// Runs detach, which must fail with this status and this stderr, say nothing on stdout, and leave nothing behind.
+#[track_caller]
+fn assert_fails<S: AsRef<OsStr>>(sandbox: &Sandbox, args: impl IntoIterator<Item = S>, status: i32, stderr: &str) {
+    assert_command_fails(sandbox, sandbox.command(DETACH).args(args), status, stderr);
+}
+
+#[track_caller]
+fn assert_command_fails(sandbox: &Sandbox, command: &mut Command, status: i32, stderr: &str) {
+    let before = zombies();
+    let run = Run::of(command);
+    assert_eq!((run.status, run.stdout.as_str(), run.stderr.as_str()), (status, "", stderr));
+    sandbox.assert_nothing_left();
+    // What detach does not reap becomes a child of this process, the subreaper. Other tests run beside this one, so
+    // only a zombie that goes on being one is counted.
+    eventually(|| zombies().iter().all(|pid| before.contains(pid) || !is_zombie_of_detach(*pid)));
+}
+
+fn zombies() -> Vec<i32> {
+    crate::support::all_pids().into_iter().filter(|pid| is_zombie_of_detach(*pid)).collect()
+}
+
+fn is_zombie_of_detach(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.contains(&format!("(detach) Z {} ", std::process::id()))
+}
+
+#[test]
+fn command_that_does_not_exist_is_127() {
+    let sandbox = Sandbox::new();
+    for (command, stderr) in [
+        (
+            "no-such-command",
+            "detach: cannot run 'no-such-command': not found in PATH\n\
+             detach: hint: if it is an alias of your shell: alias detach='detach ' makes the shell expand it\n",
+        ),
+        ("./nothing", "detach: cannot run './nothing': no such file or directory\n"),
+        ("/no/such/file", "detach: cannot run '/no/such/file': no such file or directory\n"),
+        ("", "detach: cannot run '': not found in PATH\n"),
+        (
+            "cd",
+            "detach: cannot run 'cd': not found in PATH\n\
+             detach: hint: a shell can run it: detach sh -c 'cd …'\n",
+        ),
+        (
+            "sleep 5; echo it's over",
+            "detach: cannot run 'sleep 5; echo it\\'s over': not found in PATH\n\
+             detach: hint: a shell can run it: detach sh -c 'sleep 5; echo it'\\''s over'\n",
+        ),
+        (
+            "LANG=C",
+            "detach: cannot run 'LANG=C': not found in PATH\n\
+             detach: hint: to set a variable for the command: detach env NAME=VALUE COMMAND\n",
+        ),
+    ] {
+        assert_fails(&sandbox, [command], 127, stderr);
+    }
+    let strange = OsStr::from_bytes(b"./\x1b[31m\n\xff");
+    assert_fails(&sandbox, [strange], 127, "detach: cannot run './\\e[31m\\n\\xff': no such file or directory\n");
+}
+
+#[test]
+fn file_that_cannot_be_executed_is_126() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("work/plain"), "text").unwrap();
+    fs::create_dir(sandbox.path("work/directory")).unwrap();
+    for (command, stderr) in [
+        ("./plain", "detach: cannot run './plain': permission denied\n"),
+        ("./directory", "detach: cannot run './directory': is a directory\n"),
+        ("./plain/inside", "detach: cannot run './plain/inside': not a directory\n"),
+    ] {
+        assert_fails(&sandbox, [command], 126, stderr);
+    }
+    // Found in PATH, not executable, and nothing behind it in PATH.
+    let mut command = sandbox.command(DETACH);
+    let stderr = "detach: cannot run 'plain': './plain': permission denied\n";
+    assert_command_fails(&sandbox, command.env("PATH", ":/nowhere").arg("plain"), 126, stderr);
+    // With something behind it.
+    fs::write(sandbox.path("work/true"), "text").unwrap();
+    let run = Run::of(sandbox.command(DETACH).env("PATH", ":/bin:/usr/bin").args(["-w", "true"]));
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn bad_interpreter_is_127_and_named() {
+    let sandbox = Sandbox::new();
+    sandbox.script("script", "#! /no/such/interpreter -x\n");
+    sandbox.script("dos", "#!/bin/sh\r\nexit\r\n");
+    sandbox.script("refused", "#!/etc/passwd\n");
+    let script = "detach: cannot run './script': its interpreter '/no/such/interpreter' does not exist\n";
+    assert_fails(&sandbox, ["./script"], 127, script);
+    let dos = "detach: cannot run './dos': its interpreter '/bin/sh\\r' does not exist\n";
+    assert_fails(&sandbox, ["./dos"], 127, dos);
+    let refused = "detach: cannot run './refused': its interpreter '/etc/passwd': permission denied\n";
+    assert_fails(&sandbox, ["./refused"], 126, refused);
+}
+
+#[test]
+fn too_long_a_command_line_is_126() {
+    let sandbox = Sandbox::new();
+    // The interpreter and its argument are more than what was left for detach itself. How much that is depends on
+    // the environment: look for the most with which detach can still be run.
+    sandbox.script("long", &format!("#!/bin/sh -{}\n", "e".repeat(200)));
+    let run = |size: usize| {
+        let mut command = sandbox.command("sh");
+        // The kernel takes a quarter of the stack's limit; one argument is never longer than 128 KiB.
+        let script = "ulimit -s 1024; exec detach ./long \"$@\"";
+        let words = (0..size / 1000).map(|_| "x".repeat(1000 - 1 - 8)).chain([("y").repeat(size % 1000)]);
+        Run::of(command.args(["-c", script, "sh"]).args(words))
+    };
+    let (mut possible, mut impossible) = (100_000, 300_000);
+    while impossible - possible > 1 {
+        let middle = usize::midpoint(possible, impossible);
+        // 126 of sh, which could not run detach, or of detach, which could not run the script.
+        if run(middle).stderr.starts_with("sh:") { impossible = middle } else { possible = middle }
+    }
+    let run = run(possible);
+    let stderr = "detach: cannot run './long': argument list too long\n";
+    assert_eq!((run.status, run.stderr.as_str()), (126, stderr));
+    assert!(sandbox.files(".log").len() == sandbox.files(".json").len());
+}
+
+#[test]
+fn directory_that_cannot_be_entered_is_125() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("work/file"), "").unwrap();
+    let missing = "detach: cannot change directory to 'missing': no such file or directory\n";
+    assert_fails(&sandbox, ["-C", "missing", "sleep", "60"], 125, missing);
+    let file = "detach: cannot change directory to 'file': not a directory\n";
+    assert_fails(&sandbox, ["-C", "file", "sleep", "60"], 125, file);
+}
+
+#[test]
+fn file_for_a_stream_that_cannot_be_opened_is_125() {
+    let sandbox = Sandbox::new();
+    for (args, stderr) in [
+        (["-o", "no/out"], "detach: cannot write output to 'no/out': no such file or directory\n"),
+        (["-e", "/"], "detach: cannot write output to '/': is a directory\n"),
+        (["-i", "missing"], "detach: cannot read input from 'missing': no such file or directory\n"),
+        (["-i", "/"], "detach: cannot read input from '/': is a directory\n"),
+        (["--keep-fd", "77"], "detach: cannot keep descriptor 77: it is not open\n"),
+    ] {
+        assert_fails(&sandbox, args.into_iter().chain(["sleep", "60"]), 125, stderr);
+    }
+}
+
+#[test]
+fn file_made_for_a_start_that_fails_is_removed() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("work/old"), "old\n").unwrap();
+    let missing = "detach: cannot run './missing': no such file or directory\n";
+    assert_fails(&sandbox, ["-o", "new", "./missing"], 127, missing);
+    assert_fails(&sandbox, ["-o", "old", "-e", "new", "./missing"], 127, missing);
+    let stderr = "detach: cannot write output to 'no/err': no such file or directory\n";
+    assert_fails(&sandbox, ["-o", "new", "-e", "no/err", "true"], 125, stderr);
+    assert!(!sandbox.path("work/new").exists());
+    assert_eq!(fs::read_to_string(sandbox.path("work/old")).unwrap(), "old\n");
+}
+
+#[test]
+fn missing_home_matters_only_for_a_log() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(DETACH);
+    let stderr = "detach: cannot find a place for the log: HOME is not set\n\
+                  detach: hint: set HOME or XDG_STATE_HOME, or name a file: detach -o FILE COMMAND\n";
+    assert_command_fails(&sandbox, command.env_remove("HOME").args(["sleep", "60"]), 125, stderr);
+
+    let run = Run::of(sandbox.command(DETACH).env_remove("HOME").args(["-P", "-o", "/dev/null", "sleep", "60"]));
+    let stderr = "detach: warning: cannot record job 'sleep': HOME is not set\n";
+    assert_eq!((run.status, run.stderr.as_str()), (0, stderr));
+    assert_eq!(sandbox.processes().len(), 1);
+    let run = Run::of(sandbox.command(DETACH).env_remove("HOME").args(["-q", "-o", "/dev/null", "true"]));
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn state_directory_that_is_not_ours_alone_is_refused() {
+    let sandbox = Sandbox::new();
+    let state = sandbox.state();
+    let hint = format!("detach: hint: logs and records of jobs are kept there: chmod 700 {}\n", state.display());
+    let shown = state.display();
+    fs::create_dir_all(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+    let stderr = format!("detach: cannot use directory '{shown}': others may use it: its mode is 755, not 700\n{hint}");
+    assert_fails(&sandbox, ["sleep", "60"], 125, &stderr);
+    let run = sandbox.detach(["-o", "/dev/null", "true"]);
+    let stderr = format!(
+        "detach: warning: cannot record job 'true': cannot use directory '{shown}': \
+         others may use it: its mode is 755, not 700\n"
+    );
+    assert_eq!((run.status, run.stderr.as_str()), (0, stderr.as_str()));
+
+    fs::remove_dir(&state).unwrap();
+    fs::create_dir(sandbox.path("other")).unwrap();
+    symlink(sandbox.path("other"), &state).unwrap();
+    assert_fails(&sandbox, ["true"], 125, &format!("detach: cannot use directory '{shown}': it is a symbolic link\n"));
+    fs::remove_file(&state).unwrap();
+
+    fs::write(&state, "").unwrap();
+    let run = sandbox.detach(["true"]);
+    let stderr = format!("detach: cannot use directory '{shown}': not a directory\n");
+    assert_eq!((run.status, run.stderr.as_str()), (125, stderr.as_str()));
+    fs::remove_file(&state).unwrap();
+
+    if is_root() {
+        fs::create_dir(&state).unwrap();
+        std::os::unix::fs::chown(&state, Some(65534), None).unwrap();
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
+        let stderr = format!("detach: cannot use directory '{shown}': it belongs to user 65534\n");
+        assert_fails(&sandbox, ["true"], 125, &stderr);
+    }
+}
+
+#[test]
+fn home_that_cannot_be_written_is_125() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(DETACH);
+    let stderr = "detach: cannot use directory '/dev/null/.local/state/detach': not a directory\n";
+    assert_command_fails(&sandbox, command.env("HOME", "/dev/null").args(["sleep", "60"]), 125, stderr);
+}
+
+/// A file system of a few pages, mounted in a mount namespace of the command's own, filled up.
+#[test]
+fn full_disk_is_125_where_a_log_is_needed() {
+    if !is_root() || !is_installed("unshare") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let script = r#"
+        mount -t tmpfs -o size=4k,mode=755 none "$HOME" || exit 99
+        mkdir -p "$HOME/.local/state/detach" && chmod 700 "$HOME/.local/state/detach"
+        cat /dev/zero > "$HOME/full" 2> /dev/null
+        detach sleep 60; echo $?
+        detach -o /dev/null sleep 60; echo $?
+        ls -A "$HOME/.local/state/detach""#;
+    let run = Run::of(sandbox.command("unshare").args(["--mount", "sh", "-c", script]));
+    let log = sandbox.state().join("sleep-PID.log").display().to_string();
+    let expected = format!(
+        "detach: cannot write log '{log}': no space left on device\n\
+         detach: warning: cannot record job 'sleep': no space left on device\n"
+    );
+    assert_eq!((without_pid(&run.stderr).as_str(), run.stdout.as_str()), (expected.as_str(), "125\n0\n"));
+    assert_eq!(sandbox.processes().len(), 1);
+}
+
+/// `text` with the number of a log's name replaced.
+fn without_pid(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("sleep-") else { return text.to_owned() };
+    let (_, after) = rest.split_once(".log").unwrap();
+    format!("{before}sleep-PID.log{after}")
+}
+
+#[test]
+fn no_more_processes_is_125() {
+    if !is_root() || !is_installed("setpriv") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let program = sandbox.path("detach");
+    assert_eq!(Run::of(sandbox.command("cp").args([DETACH.as_ref(), program.as_os_str()])).status, 0);
+    std::os::unix::fs::chown(sandbox.path("home"), Some(54321), Some(54321)).unwrap();
+    let mut command = sandbox.command("setpriv");
+    command.args(["--reuid=54321", "--regid=54321", "--clear-groups", "prlimit", "--nproc=1"]);
+    let stderr = "detach: cannot start 'sleep': no more processes are allowed\n";
+    assert_command_fails(&sandbox, command.arg(&program).args(["sleep", "60"]), 125, stderr);
+}
+
+#[test]
+fn file_size_limit_does_not_kill_the_command() {
+    let sandbox = Sandbox::new();
+    // The record meets the limit; the SIGXFSZ that comes with it is not for the command.
+    let run = sandbox.sh("ulimit -f 0; detach -P -o /dev/null sleep 60");
+    let stderr = "detach: warning: cannot record job 'sleep': file too large\n";
+    assert_eq!((run.status, run.stderr.as_str()), (0, stderr));
+    assert_eq!(sandbox.processes()[0].pid.to_string(), run.stdout.trim());
+}
+
+#[test]
+fn wrong_usage_is_125() {
+    let sandbox = Sandbox::new();
+    let help = "detach: hint: see 'detach --help'\n";
+    for (args, sentence, hint) in [
+        (&[][..], "cannot start anything: no COMMAND is given", help),
+        (&["--"], "cannot start anything: no COMMAND is given", help),
+        (
+            &["--outptu", "x", "sleep"],
+            "cannot use '--outptu': there is no such option",
+            "detach: hint: did you mean '--output'?\n",
+        ),
+        (&["-Z", "sleep", "60"], "cannot use '-Z': there is no such option", help),
+        (&["-qZ", "sleep", "60"], "cannot use '-Z': there is no such option", help),
+        (&["-o"], "cannot use '--output <FILE>': it needs a value", help),
+        (&["--wait=5", "true"], "cannot use '--wait': it takes no value", help),
+        (&["-m", "9", "true"], "cannot use '9' for '--umask <MODE>': not an octal number from 0 to 777", help),
+        (
+            &["--settle", "x", "true"],
+            "cannot use 'x' for '--settle <DURATION>': not a duration like 500ms, 2s or 1m30s",
+            help,
+        ),
+        (&["--keep-fd", "x", "true"], "cannot use 'x' for '--keep-fd <N>': not the number of a descriptor", help),
+        (
+            &["--keep-fd=3,1", "true"],
+            "cannot use '1' for '--keep-fd <N>': the standard streams have options of their own: -i, -o, -e",
+            help,
+        ),
+        (&["--sigchld", "no", "true"], "cannot use 'no' for '--sigchld <HOW>': neither 'default' nor 'ignore'", help),
+        (&["-N", "a/b", "true"], "cannot use 'a/b' for '--name <NAME>': it must be a word without a slash", ""),
+    ] {
+        assert_fails(&sandbox, args, 125, &format!("detach: {sentence}\n{hint}"));
+    }
+}
+
+#[test]
+fn message_that_cannot_be_written_does_not_break_the_start() {
+    let sandbox = Sandbox::new();
+    for redirection in ["2>/dev/full", "2>&-", ">/dev/full 2>/dev/full", ">&- 2>&-"] {
+        let run = sandbox.sh(&format!("detach -v -P --json -o /dev/null sleep 60 {redirection}"));
+        assert_eq!(run.status, 0, "{redirection}: {run:?}");
+    }
+    assert_eq!(sandbox.processes().len(), 4);
+    let run = sandbox.sh("detach -P sleep 60 > /dev/full");
+    assert_eq!(
+        (run.status, run.stderr.as_str()),
+        (0, "detach: warning: cannot write the PID: no space left on device\n")
+    );
+    let run = sandbox.sh("detach no-such-command 2>/dev/full; echo $?");
+    assert_eq!(run.stdout, "127\n");
+}
+
+#[test]
+fn closed_pipe_on_stdout_ends_quietly() {
+    let sandbox = Sandbox::new();
+    let script = "{ detach $0; echo $? >&2; } | true";
+    for arguments in ["--help", "--version", "-P --json sleep 60"] {
+        let script = script.replace("$0", arguments);
+        let run = Run::of(sandbox.command("bash").args(["-c", &script]));
+        assert_eq!(run.stderr, "0\n", "{arguments}");
+    }
+}
+
+#[test]
+fn strange_surroundings_are_no_reason_to_panic() {
+    let sandbox = Sandbox::new();
+    for script in [
+        "env -i $0 -o /dev/null true",
+        "env -i $0 true",
+        "HOME= detach true",
+        "HOME=relative detach true",
+        "mkdir gone && cd gone && rmdir ../gone && detach true",
+        "mkdir gone2 && cd gone2 && rmdir ../gone2 && detach -C / ./x",
+        "ulimit -n 3; detach true",
+        "ulimit -n 4; detach true",
+        "ulimit -n 5; detach true",
+        "PATH= $0 true",
+        "unset PATH; $0 true",
+    ] {
+        let run = Run::of(sandbox.command("sh").args(["-c", script, DETACH]));
+        assert!([0, 125, 126, 127].contains(&run.status), "{script}: {run:?}");
+        assert!(!run.stderr.contains("panicked"), "{script}: {run:?}");
+        let sentences = run.stderr.lines().all(|line| line.starts_with("detach: "));
+        assert!(sentences, "{script}: {run:?}");
+        eventually(|| sandbox.processes().is_empty());
+    }
+    assert!(!Path::new("relative").exists());
+}

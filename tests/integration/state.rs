@@ -1,0 +1,413 @@
+//! The state in which a command starts: the same wherever detach was called, and the caller's where it should be.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::sys::signal::Signal;
+
+use crate::support::{DETACH, Process, Run, Sandbox, Terminal, bytes, eventually, is_installed, process_named_in};
+
+const NULL: &str = "/dev/null";
+
+#[test]
+fn job_leads_a_session_without_a_terminal() {
+    let sandbox = Sandbox::new();
+    let mut terminal = Terminal::open(&sandbox);
+    let control = terminal.background(&sandbox, "sleep 60");
+    let job = terminal.detach(&sandbox, "sleep 60");
+    assert_eq!((job.group(), job.session()), (job.pid.as_raw(), job.pid.as_raw()));
+    assert_eq!(job.terminal(), 0);
+    assert_ne!(control.terminal(), 0);
+    assert_eq!(control.session(), terminal.shell.pid.as_raw());
+}
+
+#[test]
+fn no_process_of_detach_stays() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["sleep", "60"]);
+    let all: Vec<_> = sandbox.processes().iter().map(|process| process.pid).collect();
+    assert_eq!(all, [job.pid]);
+    // The test process is a subreaper: it takes the place of init.
+    assert_eq!(job.parent(), std::process::id().cast_signed());
+}
+
+#[test]
+fn job_survives_hangup_of_its_terminal() {
+    let sandbox = Sandbox::new();
+    let mut terminal = Terminal::open_with(&sandbox, &["bash", "--norc", "--noprofile", "-i"]);
+    let control = terminal.background(&sandbox, "sleep 60");
+    let job = terminal.detach(&sandbox, "sleep 60");
+    terminal.hang_up();
+    eventually(|| control.is_dead());
+    assert!(job.is_alive());
+}
+
+/// Runs `$1…` with TERM, USR1 and a real-time signal ignored, signals 32 and 33 ignored, which the C library hides,
+/// INT and TERM and the real-time signals blocked, and SIGCHLD ignored.
+const DIRTY: &str = r"use POSIX;
+my $rt_sigaction = shift;
+$SIG{$_} = 'IGNORE' for qw(INT QUIT TERM USR1 PIPE TSTP CHLD NUM40);
+my $ignore = pack('Q4', 1, 0, 0, 0);
+syscall($rt_sigaction, $_, $ignore, 0, 8) == 0 or die for 32, 33;
+my $set = POSIX::SigSet->new(2, 12, 15, 17, 34, 50, 64);
+sigprocmask(SIG_BLOCK, $set) or die;
+exec @ARGV or die;";
+
+#[test]
+fn job_has_clean_signals_wherever_detach_was_called() {
+    if !is_installed("perl") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let number = libc::SYS_rt_sigaction.to_string();
+    let run = Run::of(sandbox.command("perl").args(["-e", DIRTY, &number, DETACH, "-P", "sleep", "60"]));
+    let job = Process::new(run.stdout.trim().parse().unwrap());
+    let mut control = sandbox.command("perl").args(["-e", DIRTY, &number, "sleep", "60"]).spawn().unwrap();
+    let dirty = Process::new(control.id().cast_signed());
+    eventually(|| dirty.words("cmdline").first().is_some_and(|word| word == b"sleep"));
+    assert_eq!(dirty.signals("SigIgn"), [2, 3, 10, 13, 15, 17, 20, 32, 33, 40]);
+    assert_eq!(dirty.signals("SigBlk"), [2, 12, 15, 17, 34, 50, 64]);
+    control.kill().unwrap();
+    control.wait().unwrap();
+
+    assert_eq!(job.signals("SigIgn"), [1]);
+    assert_eq!(job.signals("SigBlk"), [0; 0]);
+    assert_eq!(job.signals("SigCgt"), [0; 0]);
+    assert_eq!((job.signals("SigPnd"), job.signals("ShdPnd")), (vec![], vec![]));
+}
+
+#[test]
+fn job_of_a_background_list_of_a_script_can_be_interrupted() {
+    let sandbox = Sandbox::new();
+    // POSIX: an asynchronous list of a shell without job control ignores SIGINT and SIGQUIT.
+    let run = sandbox.sh("detach -P sleep 60 & wait; sleep 60 > /dev/null 2>&1 & echo $!");
+    let pids: Vec<i32> = run.stdout.lines().map(|line| line.parse().unwrap()).collect();
+    let [job, control] = [Process::new(pids[0]), Process::new(pids[1])];
+    eventually(|| control.words("cmdline").first().is_some_and(|word| word == b"sleep"));
+    assert_eq!(control.signals("SigIgn")[..2], [2, 3]);
+    assert_eq!(job.signals("SigIgn"), [1]);
+    job.signal(Signal::SIGINT);
+    eventually(|| job.is_dead());
+}
+
+#[test]
+fn sigchld_is_default_unless_asked() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["--sigchld", "ignore", "sleep", "60"]);
+    assert_eq!(job.signals("SigIgn"), [1, 17]);
+    let job = sandbox.job(["--sigchld=ignore", "--sigchld", "default", "sleep", "60"]);
+    assert_eq!(job.signals("SigIgn"), [1]);
+}
+
+#[test]
+fn signal_for_the_callers_group_does_not_reach_the_job() {
+    if !is_installed("strace") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    // The signal comes as late as it can come for the whole group: while the child enters setsid.
+    let run = Run::of(sandbox.command("strace").args([
+        "-f",
+        "-o",
+        "trace",
+        "-e",
+        "trace=setsid",
+        "-e",
+        "inject=setsid:signal=INT",
+        DETACH,
+        "-P",
+        "--wait",
+        "sh",
+        "-c",
+        "echo alive > witness",
+    ]));
+    assert_eq!(run.status, 0, "{run:?}");
+    assert_eq!(fs::read_to_string(sandbox.path("work/witness")).unwrap(), "alive\n");
+}
+
+#[test]
+fn inherited_descriptors_are_closed() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.sh("exec 9>lock 7<&0; flock 9; detach -P sleep 60; sleep 60 > /dev/null 2>&1 & echo $!");
+    let pids: Vec<i32> = run.stdout.lines().map(|line| line.parse().unwrap()).collect();
+    let [job, control] = [Process::new(pids[0]), Process::new(pids[1])];
+    assert_eq!(job.descriptors().into_keys().collect::<Vec<_>>(), [0, 1, 2]);
+    // The control holds the lock, and nobody else.
+    assert!(control.descriptors().contains_key(&9));
+    assert_eq!(sandbox.sh("flock -n lock true").status, 1);
+    control.signal(Signal::SIGKILL);
+    eventually(|| sandbox.sh("flock -n lock true").status == 0);
+    assert!(job.is_alive());
+}
+
+#[test]
+fn descriptors_asked_for_stay_open() {
+    let sandbox = Sandbox::new();
+    let job = |arguments: &str| {
+        let script = format!("exec 3>a 4>b 5>c 9>d 63>e; detach -P {arguments}");
+        let run = Run::of(sandbox.command("bash").args(["-c", &script]));
+        let job = Process::new(run.stdout.trim().parse().unwrap_or_else(|_| panic!("{run:?}")));
+        job.descriptors().into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(job("--keep-fd 9 sleep 60"), [0, 1, 2, 9]);
+    assert_eq!(job("--keep-fd 9,4 --keep-fd=3 sleep 60"), [0, 1, 2, 3, 4, 9]);
+    assert_eq!(job("sh -c 'exec sleep 60' /dev/fd/63"), [0, 1, 2, 63]);
+    assert_eq!(job("--keep-fd 5 sh -c 'exec sleep 60' --in=/proc/self/fd/4"), [0, 1, 2, 4, 5]);
+    assert_eq!(job("sh -c 'exec sleep 60' /dev/fd/62"), [0, 1, 2]);
+}
+
+#[test]
+fn process_substitution_reaches_the_job() {
+    let sandbox = Sandbox::new();
+    let run = Run::of(sandbox.command("bash").args(["-c", "detach --wait cat <(echo from a substitution)"]));
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+    assert_eq!(sandbox.log(), "from a substitution\n");
+}
+
+#[test]
+fn descriptors_are_closed_without_close_range() {
+    if !is_installed("strace") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    for error in ["ENOSYS", "EINVAL"] {
+        // ls needs one descriptor of its own, for the directory that it lists.
+        let script = "exec 9>lock 8>other; strace -f -o trace -e trace=close_range \
+            -e inject=close_range:error=$0 detach -w --keep-fd 8 ls -1 /proc/self/fd";
+        let run = Run::of(sandbox.command("sh").args(["-c", script, error]));
+        assert_eq!(run.status, 0, "{run:?}");
+        assert!(fs::read_to_string(sandbox.path("work/trace")).unwrap().contains("INJECTED"));
+        assert_eq!(sandbox.log(), "0\n1\n2\n3\n8\n");
+        fs::remove_file(sandbox.state().join(&sandbox.files(".log")[0])).unwrap();
+    }
+}
+
+#[test]
+fn surroundings_are_those_of_the_caller() {
+    let sandbox = Sandbox::new();
+    let script = "cd ..; mkdir here; cd here; umask 031; ulimit -n 99; ulimit -c 0; exec nice -n 5 detach -P sleep 60";
+    let job = Process::new(sandbox.sh(script).stdout.trim().parse().unwrap());
+    assert_eq!(fs::read_link(job.file("cwd")).unwrap(), sandbox.path("here"));
+    assert_eq!(job.status("Umask"), "0031");
+    assert_eq!(job.number(19), 5);
+    let limits = fs::read_to_string(job.file("limits")).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().nth(3), Some("99"));
+}
+
+#[test]
+fn directory_and_umask_can_be_chosen() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("work/sub")).unwrap();
+    for (arguments, directory, umask) in [
+        (["-C", "/", "-m", "027"], PathBuf::from("/"), "0027"),
+        (["--chdir=sub", "--umask=0", "--sigchld=default", "--"], sandbox.path("work/sub"), "0000"),
+    ] {
+        let job = sandbox.job(arguments.into_iter().chain(["sleep", "60"]));
+        assert_eq!(fs::read_link(job.file("cwd")).unwrap(), directory);
+        assert_eq!(job.status("Umask"), umask);
+    }
+}
+
+#[test]
+fn command_and_files_are_found_from_the_callers_directory() {
+    let sandbox = Sandbox::new();
+    sandbox.script("server", "#!/bin/sh\nread line; echo \"$0 $line\"; pwd\n");
+    fs::write(sandbox.path("work/in"), "input\n").unwrap();
+    for command in ["./server", "../work/server"] {
+        let run = sandbox.detach(["-w", "-C", "/", "-i", "in", "-o", "out", command]);
+        assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+        let out = fs::read_to_string(sandbox.path("work/out")).unwrap();
+        let script = sandbox.path("work").join(command);
+        assert_eq!(out, format!("{} input\n/\n", script.display()));
+        fs::remove_file(sandbox.path("work/out")).unwrap();
+    }
+    // PATH may hold relative directories as well.
+    let run = Run::of(sandbox.command(DETACH).env("PATH", "nowhere::/bin:/usr/bin").args(["-wC/", "-iin", "server"]));
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn name_of_the_command_stays_as_typed() {
+    let sandbox = Sandbox::new();
+    std::os::unix::fs::symlink(which("sleep"), sandbox.path("work/nap")).unwrap();
+    let job = sandbox.job(["-C", "/", "./nap", "60"]);
+    assert_eq!(job.words("cmdline"), [&b"./nap"[..], b"60"]);
+    let job = sandbox.job(["sleep", "60"]);
+    assert_eq!(job.words("cmdline"), [&b"sleep"[..], b"60"]);
+}
+
+fn which(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap();
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file()).unwrap()
+}
+
+#[test]
+fn arguments_and_environment_arrive_byte_for_byte() {
+    let sandbox = Sandbox::new();
+    let words: [&[u8]; 7] = [b"", b"-o", b"--", b"\xff\xfe/\x01", b"a b\n", "naïve".as_bytes(), b"--help"];
+    let file = sandbox.path("work/pid");
+    let mut command = sandbox.command(DETACH);
+    command.args(["sh", "-c", "echo $$ > pid.new; mv pid.new pid; sleep 60; :"]);
+    command.args(words.iter().map(|word| bytes(word)));
+    command.env(bytes(b"STRANGE\xff"), bytes(b"\xfe=\n")).env("EMPTY", "");
+    assert_eq!(Run::of(&mut command).status, 0);
+    let job = process_named_in(&file);
+    assert_eq!(&job.words("cmdline")[3..], words);
+    let expected: BTreeSet<Vec<u8>> = sandbox
+        .environment()
+        .into_iter()
+        .chain([(bytes(b"STRANGE\xff").into(), bytes(b"\xfe=\n").into()), ("EMPTY".into(), OsString::new())])
+        .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
+        .collect();
+    assert_eq!(job.words("environ").into_iter().collect::<BTreeSet<_>>(), expected);
+}
+
+#[test]
+fn options_end_at_the_first_word_that_is_none() {
+    let sandbox = Sandbox::new();
+    for arguments in [
+        &["-w", "-o", "out", "printf", "%s\n", "-P", "--json", "--no-such-option", "--", "-v"][..],
+        &["-w", "-o", "out", "--", "printf", "%s\n", "-P", "--json", "--no-such-option", "--", "-v"],
+        &["-wo", "out", "printf", "%s\n", "-P", "--json", "--no-such-option", "--", "-v"],
+    ] {
+        let run = sandbox.detach(arguments);
+        assert_eq!((run.status, run.stdout.as_str(), run.stderr.as_str()), (0, "", ""));
+        let out = fs::read_to_string(sandbox.path("work/out")).unwrap();
+        assert_eq!(out, "-P\n--json\n--no-such-option\n--\n-v\n");
+        fs::remove_file(sandbox.path("work/out")).unwrap();
+    }
+}
+
+#[test]
+fn script_without_interpreter_line_runs_through_sh() {
+    let sandbox = Sandbox::new();
+    sandbox.script("plain", "echo \"$0 $*\"\n");
+    let run = sandbox.detach(["-w", "./plain", "a", "-b"]);
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+    assert_eq!(sandbox.log(), "./plain a -b\n");
+}
+
+#[test]
+fn closed_standard_streams_do_no_harm() {
+    let sandbox = Sandbox::new();
+    for (number, script) in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"].into_iter().enumerate() {
+        let pid = sandbox.path(&format!("pid{number}"));
+        let inner = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60", pid.display());
+        let run = Run::of(sandbox.command("sh").args(["-c", &format!("exec detach sh -c '{inner}' {script}")]));
+        assert_eq!(run.status, 0, "{script}: {run:?}");
+        let job = process_named_in(&pid);
+        eventually(|| job.words("cmdline").first().is_some_and(|word| word == b"sleep"));
+        let descriptors = job.descriptors();
+        assert_eq!(descriptors.keys().copied().collect::<Vec<_>>(), [0, 1, 2], "{script}");
+        // Whatever was closed leads nowhere, and not to a file that was opened later.
+        if script == "<&- >&- 2>&-" {
+            assert!(descriptors.values().all(|path| path == Path::new(NULL)), "{descriptors:?}");
+        }
+    }
+}
+
+#[test]
+fn start_without_any_terminal_works() {
+    let sandbox = Sandbox::new();
+    let run = Run::of(sandbox.command("setsid").args(["--wait", DETACH, "-P", "sleep", "60"]));
+    let job = Process::new(run.stdout.trim().parse().unwrap());
+    assert_eq!((job.session(), job.terminal()), (job.pid.as_raw(), 0));
+}
+
+#[test]
+fn jobs_of_the_shell_are_empty_afterwards() {
+    for shell in [&["bash", "--norc", "--noprofile", "-i"][..], &["zsh", "-f", "-i"], &["fish", "--no-config", "-i"]] {
+        if !is_installed(shell[0]) {
+            continue;
+        }
+        let sandbox = Sandbox::new();
+        let mut terminal = Terminal::open_with(&sandbox, shell);
+        let job = terminal.detach(&sandbox, "sleep 60");
+        let file = sandbox.path("work/jobs");
+        terminal.type_line("jobs > jobs; echo seen >> jobs");
+        eventually(|| fs::read_to_string(&file).is_ok_and(|text| text.ends_with("seen\n")));
+        // fish says on stdout that there are none.
+        let listed = fs::read_to_string(&file).unwrap().replace("jobs: There are no jobs\n", "");
+        assert_eq!(listed, "seen\n", "{shell:?}");
+        assert!(job.is_alive());
+
+        terminal.type_line("sleep 60 &");
+        terminal.type_line("jobs > control; echo seen >> control");
+        let file = sandbox.path("work/control");
+        eventually(|| fs::read_to_string(&file).is_ok_and(|text| text.ends_with("seen\n")));
+        assert!(fs::read_to_string(&file).unwrap().contains("sleep"), "the control of {shell:?}");
+    }
+}
+
+#[test]
+fn two_hundred_starts_at_once_lose_nothing() {
+    let sandbox = Sandbox::new();
+    let starts: Vec<_> = (0..200)
+        .map(|number| {
+            let number = format!("{number}");
+            let mut command = sandbox.command(DETACH);
+            command.args(["-P", "sh", "-c", "echo output of $0; exec sleep 60", &number]);
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+            (number, command.spawn().unwrap())
+        })
+        .collect();
+    let mut expected = BTreeSet::new();
+    for (number, start) in starts {
+        let run = Run::from(start.wait_with_output().unwrap());
+        assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+        expected.insert((run.stdout.trim().parse::<i64>().unwrap(), number));
+    }
+    let records = sandbox.records();
+    let recorded: BTreeSet<_> = records
+        .iter()
+        .map(|record| (record["pid"].as_i64().unwrap(), record["argv"][3].as_str().unwrap().to_owned()))
+        .collect();
+    assert_eq!(recorded, expected);
+    for record in &records {
+        let log = record["stdout"]["log"].as_str().unwrap();
+        let expected = format!("output of {}\n", record["argv"][3].as_str().unwrap());
+        eventually(|| fs::read_to_string(log).unwrap() == expected);
+    }
+    assert_eq!(sandbox.processes().len(), 200);
+    assert_eq!(sandbox.files("").len(), 400);
+}
+
+#[test]
+fn ordinary_user_and_root_get_the_same() {
+    let sandbox = Sandbox::new();
+    let program = sandbox.path("detach");
+    assert_eq!(Run::of(sandbox.command("cp").args([DETACH.as_ref(), program.as_os_str()])).status, 0);
+    let mut users = vec![Vec::new()];
+    if crate::support::is_root() && is_installed("setpriv") {
+        users.push(vec!["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    for user in users {
+        let home = sandbox.path(&format!("home{}", user.len()));
+        fs::create_dir(&home).unwrap();
+        if !user.is_empty() {
+            std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
+        }
+        let words = user.iter().map(OsStr::new).chain([program.as_os_str(), "-P".as_ref()]);
+        let mut words = words.chain(["sleep".as_ref(), "60".as_ref()]);
+        let run = Run::of(sandbox.command(words.next().unwrap()).args(words).env("HOME", &home));
+        assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{user:?}");
+        let job = Process::new(run.stdout.trim().parse().unwrap());
+        assert_eq!((job.session(), job.terminal(), job.signals("SigIgn")), (job.pid.as_raw(), 0, vec![1]));
+        assert_eq!(job.descriptors().into_keys().collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(fs::read_dir(home.join(".local/state/detach")).unwrap().count(), 2);
+    }
+}
+
+#[test]
+fn argument_bytes_are_not_needed_to_be_text_for_options_either() {
+    let sandbox = Sandbox::new();
+    let name = OsString::from_vec(b"out\xff".to_vec());
+    let run = sandbox.detach(["-w".as_ref(), "-o".as_ref(), name.as_os_str(), "echo".as_ref(), "hi".as_ref()]);
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+    assert_eq!(fs::read_to_string(sandbox.path("work").join(name)).unwrap(), "hi\n");
+}
