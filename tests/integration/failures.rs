@@ -178,7 +178,7 @@ fn missing_home_matters_only_for_a_log() {
     let run = Run::of(sandbox.command(DETACH).env_remove("HOME").args(["-P", "-o", "/dev/null", "sleep", "60"]));
     let stderr = "detach: warning: cannot record job 'sleep': HOME is not set\n";
     assert_eq!((run.status, run.stderr.as_str()), (0, stderr));
-    assert_eq!(sandbox.processes().len(), 1);
+    sandbox.jobs(1);
     let run = Run::of(sandbox.command(DETACH).env_remove("HOME").args(["-q", "-o", "/dev/null", "true"]));
     assert_eq!((run.status, run.stderr.as_str()), (0, ""));
 }
@@ -250,7 +250,7 @@ fn full_disk_is_125_where_a_log_is_needed() {
          detach: warning: cannot record job 'sleep': no space left on device\n"
     );
     assert_eq!((without_pid(&run.stderr).as_str(), run.stdout.as_str()), (expected.as_str(), "125\n0\n"));
-    assert_eq!(sandbox.processes().len(), 1);
+    sandbox.jobs(1);
 }
 
 /// `text` with the number of a log's name replaced.
@@ -282,7 +282,7 @@ fn file_size_limit_does_not_kill_the_command() {
     let run = sandbox.sh("ulimit -f 0; detach -P -o /dev/null sleep 60");
     let stderr = "detach: warning: cannot record job 'sleep': file too large\n";
     assert_eq!((run.status, run.stderr.as_str()), (0, stderr));
-    assert_eq!(sandbox.processes()[0].pid.to_string(), run.stdout.trim());
+    assert_eq!(sandbox.jobs(1)[0].pid.to_string(), run.stdout.trim());
 }
 
 #[test]
@@ -327,7 +327,7 @@ fn message_that_cannot_be_written_does_not_break_the_start() {
         let run = sandbox.sh(&format!("detach -v -P --json -o /dev/null sleep 60 {redirection}"));
         assert_eq!(run.status, 0, "{redirection}: {run:?}");
     }
-    assert_eq!(sandbox.processes().len(), 4);
+    sandbox.jobs(4);
     let run = sandbox.sh("detach -P sleep 60 > /dev/full");
     assert_eq!(
         (run.status, run.stderr.as_str()),

@@ -210,7 +210,7 @@ fn ssh_command_with_detach_returns_at_once() {
 
     let run = Run::of(&mut sshd.run(&sandbox, "detach -P sleep 60"));
     assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{run:?}");
-    let job = Process::new(run.stdout.trim().parse().unwrap());
+    let job = Process::started(&run.stdout);
     assert!(job.is_alive(), "ssh has returned only when the job had ended");
     assert_is_detached(&job);
 

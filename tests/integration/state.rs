@@ -29,7 +29,7 @@ fn job_leads_a_session_without_a_terminal() {
 fn no_process_of_detach_stays() {
     let sandbox = Sandbox::new();
     let job = sandbox.job(["sleep", "60"]);
-    let all: Vec<_> = sandbox.processes().iter().map(|process| process.pid).collect();
+    let all: Vec<_> = sandbox.jobs(1).iter().map(|process| process.pid).collect();
     assert_eq!(all, [job.pid]);
     // The test process is a subreaper: it takes the place of init.
     assert_eq!(job.parent(), std::process::id().cast_signed());
@@ -65,7 +65,7 @@ fn job_has_clean_signals_wherever_detach_was_called() {
     let sandbox = Sandbox::new();
     let number = libc::SYS_rt_sigaction.to_string();
     let run = Run::of(sandbox.command("perl").args(["-e", DIRTY, &number, DETACH, "-P", "sleep", "60"]));
-    let job = Process::new(run.stdout.trim().parse().unwrap());
+    let job = Process::started(&run.stdout);
     let mut control = sandbox.command("perl").args(["-e", DIRTY, &number, "sleep", "60"]).spawn().unwrap();
     let dirty = Process::new(control.id().cast_signed());
     eventually(|| dirty.words("cmdline").first().is_some_and(|word| word == b"sleep"));
@@ -85,8 +85,8 @@ fn job_of_a_background_list_of_a_script_can_be_interrupted() {
     let sandbox = Sandbox::new();
     // POSIX: an asynchronous list of a shell without job control ignores SIGINT and SIGQUIT.
     let run = sandbox.sh("detach -P sleep 60 & wait; sleep 60 > /dev/null 2>&1 & echo $!");
-    let pids: Vec<i32> = run.stdout.lines().map(|line| line.parse().unwrap()).collect();
-    let [job, control] = [Process::new(pids[0]), Process::new(pids[1])];
+    let pids: Vec<&str> = run.stdout.lines().collect();
+    let [job, control] = [Process::started(pids[0]), Process::started(pids[1])];
     eventually(|| control.words("cmdline").first().is_some_and(|word| word == b"sleep"));
     assert_eq!(control.signals("SigIgn")[..2], [2, 3]);
     assert_eq!(job.signals("SigIgn"), [1]);
@@ -133,8 +133,8 @@ fn signal_for_the_callers_group_does_not_reach_the_job() {
 fn inherited_descriptors_are_closed() {
     let sandbox = Sandbox::new();
     let run = sandbox.sh("exec 9>lock 7<&0; flock 9; detach -P sleep 60; sleep 60 > /dev/null 2>&1 & echo $!");
-    let pids: Vec<i32> = run.stdout.lines().map(|line| line.parse().unwrap()).collect();
-    let [job, control] = [Process::new(pids[0]), Process::new(pids[1])];
+    let pids: Vec<&str> = run.stdout.lines().collect();
+    let [job, control] = [Process::started(pids[0]), Process::started(pids[1])];
     assert_eq!(job.descriptors().into_keys().collect::<Vec<_>>(), [0, 1, 2]);
     // The control holds the lock, and nobody else.
     assert!(control.descriptors().contains_key(&9));
@@ -150,7 +150,7 @@ fn descriptors_asked_for_stay_open() {
     let job = |arguments: &str| {
         let script = format!("exec 3>a 4>b 5>c 9>d 63>e; detach -P {arguments}");
         let run = Run::of(sandbox.command("bash").args(["-c", &script]));
-        let job = Process::new(run.stdout.trim().parse().unwrap_or_else(|_| panic!("{run:?}")));
+        let job = Process::started(&run.stdout);
         job.descriptors().into_keys().collect::<Vec<_>>()
     };
     assert_eq!(job("--keep-fd 9 sleep 60"), [0, 1, 2, 9]);
@@ -190,7 +190,7 @@ fn descriptors_are_closed_without_close_range() {
 fn surroundings_are_those_of_the_caller() {
     let sandbox = Sandbox::new();
     let script = "cd ..; mkdir here; cd here; umask 031; ulimit -n 99; ulimit -c 0; exec nice -n 5 detach -P sleep 60";
-    let job = Process::new(sandbox.sh(script).stdout.trim().parse().unwrap());
+    let job = Process::started(&sandbox.sh(script).stdout);
     assert_eq!(fs::read_link(job.file("cwd")).unwrap(), sandbox.path("here"));
     assert_eq!(job.status("Umask"), "0031");
     assert_eq!(job.number(19), 5);
@@ -315,7 +315,7 @@ fn closed_standard_streams_do_no_harm() {
 fn start_without_any_terminal_works() {
     let sandbox = Sandbox::new();
     let run = Run::of(sandbox.command("setsid").args(["--wait", DETACH, "-P", "sleep", "60"]));
-    let job = Process::new(run.stdout.trim().parse().unwrap());
+    let job = Process::started(&run.stdout);
     assert_eq!((job.session(), job.terminal()), (job.pid.as_raw(), 0));
 }
 
@@ -373,7 +373,7 @@ fn two_hundred_starts_at_once_lose_nothing() {
         let expected = format!("output of {}\n", record["argv"][3].as_str().unwrap());
         eventually(|| fs::read_to_string(log).unwrap() == expected);
     }
-    assert_eq!(sandbox.processes().len(), 200);
+    sandbox.jobs(200);
     assert_eq!(sandbox.files("").len(), 400);
 }
 
@@ -396,7 +396,7 @@ fn ordinary_user_and_root_get_the_same() {
         let mut words = words.chain(["sleep".as_ref(), "60".as_ref()]);
         let run = Run::of(sandbox.command(words.next().unwrap()).args(words).env("HOME", &home));
         assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{user:?}");
-        let job = Process::new(run.stdout.trim().parse().unwrap());
+        let job = Process::started(&run.stdout);
         assert_eq!((job.session(), job.terminal(), job.signals("SigIgn")), (job.pid.as_raw(), 0, vec![1]));
         assert_eq!(job.descriptors().into_keys().collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(fs::read_dir(home.join(".local/state/detach")).unwrap().count(), 2);

@@ -23,7 +23,7 @@ fn terminal_is_let_go() {
     let control = terminal.background(&sandbox, "sleep 60");
     terminal.type_line("detach -N named sleep 60");
     terminal.wait_for("output in ~/.local/state/detach/named-");
-    let job = sandbox.processes().into_iter().find(|process| process.terminal() == 0).unwrap();
+    let job = sandbox.detached();
     let log = sandbox.state().join(format!("named-{}.log", job.pid));
     let expected = [(0, null()), (1, log.clone()), (2, log)];
     assert_eq!(job.descriptors().into_iter().collect::<Vec<_>>(), expected);
@@ -57,7 +57,7 @@ fn command_substitution_and_pipeline_return_while_the_job_runs() {
     // Each would wait for the sleep if it held the pipe, and the sleep is longer than any patience.
     let run = sandbox.sh("out=$(detach -P sleep 6000); detach sleep 6000 | cat; echo $out");
     assert_eq!((run.status, run.stderr.as_str()), (0, ""));
-    assert_eq!(sandbox.processes().len(), 2);
+    sandbox.jobs(2);
     assert_eq!(sandbox.files(".log").len(), 2);
 
     // The control: the same with nohup waits, as its command holds the pipe.
@@ -72,9 +72,9 @@ fn socket_is_let_go() {
     let mut command = sandbox.command(DETACH);
     command.args(["-o-", "sleep", "60"]).stdout(Stdio::from(OwnedFd::from(theirs.try_clone().unwrap())));
     assert!(command.status().unwrap().success());
-    let kept = sandbox.processes()[0].descriptors()[&1].clone();
+    let kept = sandbox.jobs(1)[0].descriptors()[&1].clone();
     assert!(kept.to_string_lossy().starts_with("socket:"), "the control keeps it: {kept:?}");
-    sandbox.processes()[0].signal(Signal::SIGKILL);
+    sandbox.jobs(1)[0].signal(Signal::SIGKILL);
     drop(command);
 
     let mut command = sandbox.command(DETACH);
@@ -100,7 +100,7 @@ fn file_and_null_device_stay_and_make_no_log() {
     let sandbox = Sandbox::new();
     let run = sandbox.sh("detach sleep 60 < /etc/passwd > out 2> /dev/null");
     assert_eq!((run.status, run.stderr.as_str()), (0, ""));
-    let job = &sandbox.processes()[0];
+    let job = &sandbox.jobs(1)[0];
     let expected = [(0, PathBuf::from("/etc/passwd")), (1, sandbox.path("work/out")), (2, null())];
     assert_eq!(job.descriptors().into_iter().collect::<Vec<_>>(), expected);
     assert_eq!(sandbox.files(".log"), [""; 0]);
@@ -193,7 +193,7 @@ fn log_and_record_are_the_users_alone_whatever_the_umask() {
         let sandbox = Sandbox::new();
         let run = sandbox.sh(&format!("umask {umask}; detach sleep 60"));
         assert_eq!((run.status, run.stderr.as_str()), (0, ""), "umask {umask}");
-        let job = &sandbox.processes()[0];
+        let job = &sandbox.jobs(1)[0];
         assert_eq!(mode(&sandbox.state()), 0o700);
         for file in sandbox.files("") {
             assert_eq!(mode(&sandbox.state().join(file)), 0o600);

@@ -166,7 +166,7 @@ impl Sandbox {
     pub fn job<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Process {
         let run = Run::of(self.command(DETACH).arg("-P").args(args));
         assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{run:?}");
-        Process::new(run.stdout.trim().parse().unwrap())
+        Process::started(&run.stdout)
     }
 
     /// The names of the files in the state directory with this ending.
@@ -196,6 +196,23 @@ impl Sandbox {
         assert_eq!(self.files(""), [""; 0], "files are left");
         let left = self.processes();
         assert!(left.is_empty(), "processes are left: {left:?}");
+    }
+
+    /// The processes of the sandbox, which must come to be `count`. See [`Process::started`] for why they may not all
+    /// be there at once.
+    #[track_caller]
+    pub fn jobs(&self, count: usize) -> Vec<Process> {
+        await_result(|| {
+            let processes = self.processes();
+            if processes.len() == count { Ok(processes) } else { Err(format!("{count} wanted, not {processes:?}")) }
+        })
+    }
+
+    /// The process of the sandbox that has no terminal.
+    #[track_caller]
+    pub fn detached(&self) -> Process {
+        let has_no_terminal = |process: &Process| process.stat(7).is_some_and(|terminal| terminal == "0");
+        await_result(|| self.processes().into_iter().find(has_no_terminal).ok_or_else(String::new))
     }
 
     /// The living processes of the sandbox.
@@ -271,6 +288,15 @@ impl Process {
     pub fn new(pid: i32) -> Self {
         let pid = Pid::from_raw(pid);
         Self { pid, start_time: stat_field(pid, 22).unwrap_or_default() }
+    }
+
+    /// A process whose exec is known to have worked, and which may have ended since. The kernel lets detach go on
+    /// in the middle of the exec: the environment of the new program is one of the last things to appear.
+    #[track_caller]
+    pub fn started(pid: &str) -> Self {
+        let process = Self::new(pid.trim().parse().unwrap_or_else(|_| panic!("{pid:?} is no PID")));
+        eventually(|| process.is_dead() || fs::read(process.file("environ")).is_ok_and(|bytes| !bytes.is_empty()));
+        process
     }
 
     /// Field `number` of /proc/PID/stat, counted as in `proc_pid_stat(5)`; `None` when the process is gone.
@@ -454,7 +480,10 @@ impl Terminal {
     /// Types a line of sh, waits until it has run, and returns its exit status and what has appeared meanwhile.
     #[track_caller]
     pub fn run(&mut self, line: &str) -> (i32, String) {
-        self.read();
+        await_result(|| {
+            let end = self.screen_end();
+            if end.ends_with("# ") || end.ends_with("$ ") { Ok(()) } else { Err(format!("no prompt: {end:?}")) }
+        });
         self.seen.clear();
         // What is typed appears as well, but not with these numbers in it.
         self.type_line(&format!("{line}; echo \"[$?]$((40 + 2))\""));

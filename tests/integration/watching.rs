@@ -90,7 +90,7 @@ fn verbose_start_names_every_step() {
     let expected = expected.concat() + "detach: started 'sleep', PID #, output in ~/.local/state/detach/sleep-#.log\n";
     assert_eq!(without_numbers(&run.stderr), expected);
     // The first step is of detach, the others of the job.
-    let job = sandbox.processes()[0].pid.to_string();
+    let job = sandbox.jobs(1)[0].pid.to_string();
     let pids: Vec<&str> = run.stderr.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
     assert_ne!(pids[0], job);
     assert!(pids[1..10].iter().all(|pid| *pid == job), "{pids:?}");
@@ -100,7 +100,7 @@ fn verbose_start_names_every_step() {
 fn pid_and_record_are_data_on_stdout() {
     let sandbox = Sandbox::new();
     let run = sandbox.detach(["-P", "sleep", "60"]);
-    let job = Process::new(run.stdout.strip_suffix('\n').unwrap().parse().unwrap());
+    let job = Process::started(run.stdout.strip_suffix('\n').unwrap());
     assert!(job.is_alive());
 
     let run = sandbox.detach(["--json", "-N", "it's", "sleep", "60"]);
@@ -196,7 +196,7 @@ fn settling_ends_at_its_limit_while_the_command_goes_on() {
     let sandbox = Sandbox::new();
     let run = sandbox.detach(["--settle", "50ms", "-P", "sleep", "60"]);
     assert_eq!((run.status, run.stderr.as_str()), (0, ""));
-    assert!(Process::new(run.stdout.trim().parse().unwrap()).is_alive());
+    assert!(Process::started(&run.stdout).is_alive());
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn interrupt_lets_go_of_a_command_that_is_waited_for() {
         let mut terminal = Terminal::open(&sandbox);
         terminal.type_line("detach --wait sleep 60");
         terminal.wait_for("detach: started 'sleep', PID ");
-        let job = job_of(&sandbox);
+        let job = sandbox.detached();
         terminal.press(key);
         terminal.wait_for(&format!("detach: let go of 'sleep', PID {}, which goes on", job.pid));
         assert_eq!(terminal.run("(exit $?)").0, status);
@@ -275,18 +275,13 @@ fn waiting_detach_can_be_stopped_and_continued() {
     let mut terminal = Terminal::open_with(&sandbox, &["bash", "--norc", "--noprofile", "-i"]);
     terminal.type_line("detach --wait sleep 60");
     terminal.wait_for("detach: started 'sleep', PID ");
-    let job = job_of(&sandbox);
+    let job = sandbox.detached();
     terminal.press("\x1a");
     terminal.wait_for("Stopped");
     assert!(!job.is_stopped());
     terminal.type_line("fg");
     job.signal(Signal::SIGTERM);
     terminal.wait_for("detach: 'sleep' was killed by SIGTERM after ");
-}
-
-/// The process of the sandbox that has no terminal.
-fn job_of(sandbox: &Sandbox) -> Process {
-    sandbox.processes().into_iter().find(|process| process.terminal() == 0).unwrap()
 }
 
 #[test]
