@@ -31,20 +31,26 @@ pub enum Action {
 const SEE_HELP: &str = "see 'detach --help'";
 
 const ABOUT: &str = "\
-Start COMMAND in a session of its own, with SIGHUP ignored: it survives the end of
-the shell, the terminal and the connection. Says whether the start worked, and
-gives the prompt back.";
+Start COMMAND in a session of its own, with SIGHUP ignored: it survives the end
+of the shell, the terminal and the connection. Say whether the start worked, and
+give the prompt back.";
 
 const AFTER_HELP: &str = "\
-Without -i, -o and -e, a terminal is let go: stdin becomes /dev/null, stdout and
-stderr go to a log in ~/.local/state/detach. So do pipes and sockets on stdout and
-stderr, whose readers would wait for COMMAND. Files stay.
+A terminal is let go: stdin becomes /dev/null, stdout and stderr go to a log in
+~/.local/state/detach. So do stdout and stderr that are a pipe or a socket, as
+their reader would wait for COMMAND. Files stay. -i, -o and -e say otherwise.
 
-DURATION: 500ms, 2s, 1m30s; a bare number counts seconds.
+DURATION is 500ms, 2s or 1m30s; a bare number counts seconds. --settle is 100ms
+on a terminal, else 0, unless given.
 
-Exit status: 0 started; 125 detach failed; 126 COMMAND cannot be run; 127 COMMAND
-not found; with --wait, or when COMMAND ends while it is watched, its own status
-(128+N for signal N).";
+Exit status: 0 started; 125 detach failed; 126 COMMAND cannot be run; 127 it was
+not found. With --wait, or when COMMAND ends while it is watched: its status, or
+128+N for signal N.
+
+Examples: detach clion                   a window that outlives its terminal
+          detach -o build.log make -j8   output to a file
+          ssh host detach ./train.py     returns at once
+          detach sh -c 'a && b | c'      what only a shell can do";
 
 /// The options, in the order of the help.
 fn grammar() -> Command {
@@ -56,32 +62,32 @@ fn grammar() -> Command {
         .about(ABOUT)
         .after_help(AFTER_HELP)
         .override_usage("detach [OPTION]... [--] COMMAND [ARG]...")
-        .term_width(80)
         .args_override_self(true)
         .disable_help_flag(true)
         .disable_version_flag(true)
         .args([
-            file("output").short('o').help("Append stdout and stderr to FILE; '-' leaves both as they are"),
-            file("error").short('e').help("Append stderr to FILE, apart from stdout"),
-            file("input").short('i').help("Read stdin from FILE; '-' leaves it as it is"),
+            file("output").short('o').help("Append stdout and stderr to FILE; '-' keeps both"),
+            file("error").short('e').help("Append stderr to FILE; '-' keeps it"),
+            file("input").short('i').help("Read stdin from FILE; '-' keeps it"),
             value("chdir", "DIR").short('C').value_parser(value_parser!(PathBuf)).help("Start in DIR"),
-            value("umask", "MODE").short('m').value_parser(parse_umask).help("File mode creation mask, in octal"),
+            value("umask", "MODE")
+                .short('m')
+                .value_parser(parse_umask)
+                .help("Set the file mode creation mask, in octal"),
             value("keep-fd", "N")
                 .action(ArgAction::Append)
                 .value_delimiter(',')
                 .value_parser(parse_fd)
                 .help("Keep descriptor N open (repeatable, or N,N)"),
-            value("sigchld", "HOW").value_parser(parse_sigchld).help("SIGCHLD at the start: 'default' or 'ignore'"),
+            value("sigchld", "HOW").value_parser(parse_sigchld).help("Start with SIGCHLD 'default' or 'ignore'"),
             value("name", "NAME")
                 .short('N')
                 .value_parser(value_parser!(OsString))
-                .help("Name of the job [default: base name of COMMAND]"),
-            flag("wait").short('w').help("Stay until COMMAND ends, exit with its status; Ctrl-C lets go"),
-            value("settle", "DURATION")
-                .value_parser(parse_duration)
-                .help("See that long whether COMMAND falls over [default: 100ms on a terminal, else 0]"),
+                .help("Name the job; else the base name of COMMAND"),
+            flag("wait").short('w').help("Stay to the end, exit as COMMAND; Ctrl-C lets go"),
+            value("settle", "DURATION").value_parser(parse_duration).help("Watch that long whether COMMAND falls over"),
             flag("print-pid").short('P').help("Print the PID alone on stdout"),
-            flag("json").help("Print the job's record on stdout, one line of JSON"),
+            flag("json").help("Print the record of the job on stdout, as JSON"),
             flag("quiet").short('q').overrides_with("verbose").help("Say nothing but errors"),
             flag("verbose").short('v').overrides_with("quiet").help("Name every step"),
             Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print this help"),

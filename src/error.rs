@@ -183,7 +183,7 @@ fn hint_for_missing(command: &OsStr) -> Option<String> {
     } else if is_path(command) {
         None
     } else {
-        Some("if it is an alias of your shell: alias detach='detach ' makes the shell expand it".into())
+        Some("if it is an alias, first type: alias detach='detach '".into())
     }
 }
 

@@ -78,7 +78,7 @@ pub fn start(start: &Start, ui: &Ui) -> Result<u8, Error> {
         Watch::ToTheEnd => None,
     };
     let name = quote(&start.name);
-    let started = format!("started {name}, PID {}, {}", ui.strong(pid), describe(&launch.output));
+    let started = format!("{name}, PID {}, {}", ui.strong(pid), describe(&launch.output));
     if limit.is_none() {
         ui.note(&started);
     }
@@ -321,8 +321,9 @@ impl<'a> Launch<'a> {
             let place = output.map_or(String::new(), |(path, _)| format!(", output in {}", shorten_home(path)));
             ui.note(format!("{name} {end} after {lifetime}{place}"));
         } else if let Some((path, from)) = output {
-            ui.complain(format!("{name} {end} after {lifetime}, output in {}", shorten_home(path)));
+            ui.complain(format!("{name} {end} after {lifetime}:"));
             ui.quote_output(&watch::last_lines(path, from));
+            ui.complain(format!("its whole output is in {}", shorten_home(path)));
         } else {
             ui.complain(format!("{name} {end} after {lifetime}"));
         }

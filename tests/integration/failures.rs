@@ -42,7 +42,7 @@ fn command_that_does_not_exist_is_127() {
         (
             "no-such-command",
             "detach: cannot run 'no-such-command': not found in PATH\n\
-             detach: hint: if it is an alias of your shell: alias detach='detach ' makes the shell expand it\n",
+             detach: hint: if it is an alias, first type: alias detach='detach '\n",
         ),
         ("./nothing", "detach: cannot run './nothing': no such file or directory\n"),
         ("/no/such/file", "detach: cannot run '/no/such/file': no such file or directory\n"),

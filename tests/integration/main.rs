@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod completions;
+mod documents;
 mod failures;
+mod peers;
 mod remote;
 mod state;
 mod streams;

@@ -219,7 +219,10 @@ fn observe(shell: &Shell, event: Event, launchers: &[Launcher]) -> Fates {
         Event::HangUpJob => started.values().for_each(|process| process.signal(Signal::SIGHUP)),
         Event::CtrlC | Event::CtrlZ | Event::CtrlBackslash => {
             let key = event.key().unwrap();
-            for program in PROGRAMS {
+            if !launchers.contains(&Launcher::Plain) {
+                terminal.press(key);
+            }
+            for program in PROGRAMS.into_iter().filter(|_| launchers.contains(&Launcher::Plain)) {
                 let (command, file) = command(Launcher::Plain, program);
                 let control = terminal.start(&command, &file);
                 eventually(|| terminal.foreground() == control.group());
@@ -263,24 +266,24 @@ fn fate(process: &Process) -> Fate {
     }
 }
 
-/// Waits until every process has met what the event had for it: each has been scheduled since, which its count of
-/// context switches shows (the programs wake up often), or is stopped, or has ended. A signal that
-/// was sent is delivered by then, and a writer has tried to write.
+/// Waits until every process has met what the event had for it. The writer and the resetter wake up often: each has
+/// been scheduled some more times since, which its count of context switches shows, or is stopped, or has ended. A
+/// signal that was sent is delivered by then, and the writer has tried to write. The reader sleeps until it is woken.
 fn settle(started: &BTreeMap<(Launcher, Program), Process>) {
-    let switches = |process: &Process| {
-        fs::read_to_string(process.file("status")).ok().and_then(|status| {
-            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-            line?.trim().parse::<u64>().ok()
-        })
-    };
-    let before: Vec<_> = started.values().map(|process| (process, switches(process))).collect();
+    let before: Vec<_> = started.iter().map(|((_, program), process)| (program, process, switches(process))).collect();
     eventually(|| {
-        before.iter().all(|(process, before)| {
-            let is_blocked_reader = fate(process) == Fate::Alive
-                && fs::read_to_string(process.file("wchan")).is_ok_and(|wchan| wchan.contains("tty_read"));
-            is_blocked_reader || fate(process) != Fate::Alive || switches(process) > before.map(|count| count + 4)
+        before.iter().all(|(program, process, before)| match (fate(process), program) {
+            (Fate::Alive, Program::Reader) => process.stat(3).is_some_and(|state| state == "S"),
+            (Fate::Alive, _) => switches(process) > before.map(|count| count + 4),
+            _ => true,
         })
     });
+}
+
+fn switches(process: &Process) -> Option<u64> {
+    let status = fs::read_to_string(process.file("status")).ok()?;
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    count.trim().parse().ok()
 }
 
 /// Whether plain `&` (for keys: the foreground) must die or stop.

@@ -36,7 +36,7 @@ fn start_on_a_terminal_is_told_in_one_line() {
         let notes = screen.lines().filter(|line| line.starts_with("detach: "));
         let notes: Vec<String> = notes.map(|line| without_numbers(line.trim_end())).collect();
         assert_eq!(status, 0);
-        assert_eq!(notes, [format!("detach: started 'sleep', PID #, {destination}")], "{screen}");
+        assert_eq!(notes, [format!("detach: 'sleep', PID #, {destination}")], "{screen}");
     }
 }
 
@@ -87,7 +87,7 @@ fn verbose_start_names_every_step() {
         &format!("runs '{}'", sleep.trim()),
     ]
     .map(|step| format!("detach: # {step}\n"));
-    let expected = expected.concat() + "detach: started 'sleep', PID #, output in ~/.local/state/detach/sleep-#.log\n";
+    let expected = expected.concat() + "detach: 'sleep', PID #, output in ~/.local/state/detach/sleep-#.log\n";
     assert_eq!(without_numbers(&run.stderr), expected);
     // The first step is of detach, the others of the job.
     let job = sandbox.jobs(1)[0].pid.to_string();
@@ -157,8 +157,10 @@ fn command_that_fails_while_settling_is_told_with_its_last_words() {
     let run = sandbox.detach(["--settle", "20s", "sh", "-c", script]);
     let lines = (3..=11).map(|i| format!("  | line {i}\n")).collect::<Vec<_>>().concat();
     let log = format!("~/.local/state/detach/{}", sandbox.files(".log")[0]);
-    let lived = run.stderr.split("after ").nth(1).unwrap().split(',').next().unwrap();
-    let expected = format!("detach: 'sh' failed with status 3 after {lived}, output in {log}\n{lines}  | \\e[31mred\n");
+    let lived = run.stderr.split("after ").nth(1).unwrap().split(':').next().unwrap();
+    let expected = format!(
+        "detach: 'sh' failed with status 3 after {lived}:\n{lines}  | \\e[31mred\ndetach: its whole output is in {log}\n"
+    );
     assert_eq!((run.status, run.stdout.as_str(), run.stderr.as_str()), (3, "", expected.as_str()));
     assert!(lived.ends_with("ms"), "{lived}");
 }
@@ -205,7 +207,9 @@ fn last_words_are_those_of_this_job_alone() {
     fs::write(sandbox.path("work/out"), "old words\n").unwrap();
     let run = sandbox.detach(["-w", "-o", "out", "sh", "-c", "echo new words; exit 1"]);
     assert_eq!(run.status, 1);
-    assert!(run.stderr.ends_with("/work/out\n  | new words\n"), "{run:?}");
+    let place = sandbox.path("work/out").display().to_string();
+    let end = format!(":\n  | new words\ndetach: its whole output is in {place}\n");
+    assert!(run.stderr.ends_with(&end), "{run:?}");
     let run = sandbox.detach(["-w", "-o", "out", "false"]);
     assert!(run.stderr.starts_with("detach: 'false' failed with status 1 after "), "{run:?}");
     assert_eq!(run.stderr.lines().count(), 1);
@@ -235,7 +239,7 @@ fn interrupt_lets_go_of_a_command_that_is_waited_for() {
         let sandbox = Sandbox::new();
         let mut terminal = Terminal::open(&sandbox);
         terminal.type_line("detach --wait sleep 60");
-        terminal.wait_for("detach: started 'sleep', PID ");
+        terminal.wait_for("detach: 'sleep', PID ");
         let job = sandbox.detached();
         terminal.press(key);
         terminal.wait_for(&format!("detach: let go of 'sleep', PID {}, which goes on", job.pid));
@@ -274,7 +278,7 @@ fn waiting_detach_can_be_stopped_and_continued() {
     let sandbox = Sandbox::new();
     let mut terminal = Terminal::open_with(&sandbox, &["bash", "--norc", "--noprofile", "-i"]);
     terminal.type_line("detach --wait sleep 60");
-    terminal.wait_for("detach: started 'sleep', PID ");
+    terminal.wait_for("detach: 'sleep', PID ");
     let job = sandbox.detached();
     terminal.press("\x1a");
     terminal.wait_for("Stopped");
