@@ -55,7 +55,8 @@ impl Command {
     /// Becomes the command. Returns only when that failed, with the reason.
     pub fn execute(&mut self) -> Error {
         // As execvp(3): the first file that runs. One that is there but does not run is remembered, and told of
-        // when no later one runs. A script without `#!` is given to the shell.
+        // when no later one runs. A script without `#!` is given to the shell. Unlike execvp, and like a shell, a
+        // directory of PATH that may not be searched counts as empty.
         let mut refusal = None;
         for (index, file) in self.files.iter().enumerate() {
             self.tried = index;
@@ -64,6 +65,7 @@ impl Command {
             match errno {
                 Errno::ENOENT if !as_path(file).exists() => (),
                 Errno::ENOTDIR if !is_path(&self.name) => (),
+                Errno::EACCES if !is_path(&self.name) && !as_path(file).exists() => (),
                 Errno::ENOENT | Errno::EACCES | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {
                     refusal = refusal.or_else(|| Some(self.explain_refusal(as_path(file), errno)));
                 }

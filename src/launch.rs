@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::atomic::{Ordering, compiler_fence};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -159,7 +160,8 @@ impl<'a> Launch<'a> {
         })
     }
 
-    /// Starts the command and returns when its exec has worked or failed. After a failure nothing is left of it.
+    /// Starts the command and returns when its exec has worked or failed. After a failure nothing is left of it: the
+    /// child sees to that itself, even if this process is killed meanwhile.
     fn spawn(&mut self) -> Result<Pid, Error> {
         session::shield().map_err(|errno| Error::Step { step: "ignore SIGHUP", errno })?;
         self.step("ignores SIGHUP and holds back other signals");
@@ -174,9 +176,14 @@ impl<'a> Launch<'a> {
         let failure = match (spawned, self.failure.take()) {
             (Ok(pid), None) if self.is_executing => return Ok(pid),
             (Ok(pid), failure) => {
+                let failure = failure.unwrap_or_else(|| {
+                    // The child had no time to do it.
+                    self.discard();
+                    Error::KilledEarly { command: command() }
+                });
                 // Nothing can go wrong with a child that is ours, and nothing could be done about it.
                 let _ = session::reap(pid, Block::UntilEnd);
-                failure.unwrap_or_else(|| Error::KilledEarly { command: command() })
+                failure
             }
             (Err(errno), _) => Error::NoProcess { command: command(), errno },
         };
@@ -217,6 +224,9 @@ impl<'a> Launch<'a> {
         }
 
         self.is_executing = true;
+        // The other process reads what this one has written, although nothing here returns to it: to the compiler,
+        // that would be a reason to write later or not at all.
+        compiler_fence(Ordering::SeqCst);
         Err(self.command.execute())
     }
 

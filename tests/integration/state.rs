@@ -151,6 +151,9 @@ fn descriptors_asked_for_stay_open() {
         let script = format!("exec 3>a 4>b 5>c 9>d 63>e; detach -P {arguments}");
         let run = Run::of(sandbox.command("bash").args(["-c", &script]));
         let job = Process::started(&run.stdout);
+        // The dynamic loader of sleep opens its libraries first.
+        eventually(|| job.words("cmdline").first().is_some_and(|word| word == b"sleep"));
+        eventually(|| job.stat(3).is_some_and(|state| state == "S"));
         job.descriptors().into_keys().collect::<Vec<_>>()
     };
     assert_eq!(job("--keep-fd 9 sleep 60"), [0, 1, 2, 9]);
