@@ -35,8 +35,10 @@ if ($kind eq 'writer') {
     }
 }
 if ($kind eq 'reader') {
-    my $line;
-    while (my $got = sysread STDIN, $line, 100) { exit 1 unless defined $got }
+    my $is_terminal = -t STDIN;
+    my ($got, $line);
+    do { $got = sysread STDIN, $line, 100 } while $got;
+    exit 1 if !defined $got || $is_terminal;
 }
 select undef, undef, undef, 0.02 while 1;
 "#;
@@ -45,7 +47,7 @@ select undef, undef, undef, 0.02 while 1;
 enum Program {
     /// Writes to stdout and stderr throughout; a failed write ends it.
     Writer,
-    /// Reads stdin to its end.
+    /// Reads stdin to its end, and goes on unless that was a terminal, which is gone then.
     Reader,
     /// Sets SIGHUP to default, as node, npm, vim and tmux do.
     Resetter,
@@ -216,7 +218,10 @@ fn observe(shell: &Shell, event: Event, launchers: &[Launcher]) -> Fates {
         Event::HangUpShell => repeat_until_shell_ends(&mut terminal, |t| t.shell.signal(Signal::SIGHUP)),
         Event::KillShell => terminal.shell.signal(Signal::SIGKILL),
         Event::HangUpGroup => repeat_until_shell_ends(&mut terminal, |t| t.shell.signal_group(Signal::SIGHUP)),
-        Event::HangUpJob => started.values().for_each(|process| process.signal(Signal::SIGHUP)),
+        // What has ended already, as a reader whose stdin cannot be read, is not there to be signalled.
+        Event::HangUpJob => {
+            started.values().filter(|process| process.is_alive()).for_each(|process| process.signal(Signal::SIGHUP));
+        }
         Event::CtrlC | Event::CtrlZ | Event::CtrlBackslash => {
             let key = event.key().unwrap();
             if !launchers.contains(&Launcher::Plain) {
@@ -268,15 +273,22 @@ fn fate(process: &Process) -> Fate {
 
 /// Waits until every process has met what the event had for it. The writer and the resetter wake up often: each has
 /// been scheduled some more times since, which its count of context switches shows, or is stopped, or has ended. A
-/// signal that was sent is delivered by then, and the writer has tried to write. The reader sleeps until it is woken.
+/// signal that was sent is delivered by then, and the writer has tried to write. The reader sleeps until it is woken:
+/// it has met everything when it is found asleep many times in a row.
 fn settle(started: &BTreeMap<(Launcher, Program), Process>) {
     let before: Vec<_> = started.iter().map(|((_, program), process)| (program, process, switches(process))).collect();
+    let mut asleep = vec![0; before.len()];
     eventually(|| {
-        before.iter().all(|(program, process, before)| match (fate(process), program) {
-            (Fate::Alive, Program::Reader) => process.stat(3).is_some_and(|state| state == "S"),
-            (Fate::Alive, _) => switches(process) > before.map(|count| count + 4),
-            _ => true,
-        })
+        let settled = before.iter().zip(&mut asleep).map(|((program, process, before), asleep)| {
+            let is_asleep = process.stat(3).is_some_and(|state| state == "S");
+            *asleep = if is_asleep { *asleep + 1 } else { 0 };
+            match (fate(process), program) {
+                (Fate::Alive, Program::Reader) => *asleep > 20,
+                (Fate::Alive, _) => switches(process) > before.map(|count| count + 4),
+                _ => true,
+            }
+        });
+        settled.fold(true, |all, one| all && one)
     });
 }
 
