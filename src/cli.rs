@@ -126,11 +126,10 @@ fn mean(typed: &mut ArgMatches) -> Result<Start, Error> {
         let sentence = "cannot start anything: no COMMAND is given".to_owned();
         return Err(Error::Usage { sentence, hint: Some(SEE_HELP.into()) });
     };
-    let name = typed.remove_one("name").unwrap_or_else(|| base_name(first).to_owned());
-    if name.is_empty() && !first.is_empty() || name.as_bytes().contains(&b'/') {
-        let sentence = format!("cannot use {} for '--name <NAME>': it must be a word without a slash", quote(&name));
-        return Err(Error::Usage { sentence, hint: None });
-    }
+    let name: OsString = match typed.remove_one("name") {
+        Some(name) => check_name(name)?,
+        None => base_name(first).to_owned(),
+    };
     let watch = match (typed.get_flag("wait"), typed.remove_one("settle")) {
         (true, _) => Watch::ToTheEnd,
         (false, Some(limit)) => Watch::For(limit),
@@ -150,6 +149,15 @@ fn mean(typed: &mut ArgMatches) -> Result<Start, Error> {
         print_pid: typed.get_flag("print-pid"),
         json: typed.get_flag("json"),
     })
+}
+
+/// A name becomes part of the name of a file, and is what a job is called by.
+fn check_name(name: OsString) -> Result<OsString, Error> {
+    if name.is_empty() || name.as_bytes().contains(&b'/') {
+        let sentence = format!("cannot use {} for '--name <NAME>': it must be a word without a slash", quote(&name));
+        return Err(Error::Usage { sentence, hint: None });
+    }
+    Ok(name)
 }
 
 fn target(value: OsString) -> Target {

@@ -61,7 +61,13 @@ impl Command {
         for (index, file) in self.files.iter().enumerate() {
             self.tried = index;
             let Err(errno) = execv(file, &self.arguments);
-            let errno = if errno == Errno::ENOEXEC { self.execute_by_shell(file) } else { errno };
+            let errno = match errno {
+                Errno::ENOEXEC => match self.execute_by_shell(file) {
+                    Errno::ENOENT => return self.without_interpreter(Some(as_path(SHELL).as_os_str().to_owned())),
+                    errno => errno,
+                },
+                errno => errno,
+            };
             match errno {
                 Errno::ENOENT if !as_path(file).exists() => (),
                 Errno::ENOTDIR if !is_path(&self.name) => (),
@@ -82,12 +88,15 @@ impl Command {
         errno
     }
 
+    fn without_interpreter(&self, interpreter: Option<OsString>) -> Error {
+        Error::NoInterpreter { command: self.name.clone(), interpreter }
+    }
+
     fn explain_refusal(&self, path: &Path, errno: Errno) -> Error {
-        let command = self.name.clone();
         let refusal = |reason: String| Error::NotExecutable { command: self.name.clone(), reason };
         match errno {
             // The file is there, so what is missing is what it names.
-            Errno::ENOENT => Error::NoInterpreter { command, interpreter: read_interpreter(path) },
+            Errno::ENOENT => self.without_interpreter(find_missing_interpreter(path)),
             Errno::EACCES if path.is_dir() => refusal(reason(Errno::EISDIR)),
             Errno::EACCES => match read_interpreter(path) {
                 Some(interpreter) if access(path, AccessFlags::X_OK).is_ok() => {
@@ -99,6 +108,20 @@ impl Command {
             _ => refusal(reason(errno)),
         }
     }
+}
+
+/// The first interpreter that does not exist: that of `script`, or, where that is a script itself, the next one.
+fn find_missing_interpreter(script: &Path) -> Option<OsString> {
+    let mut script = script.to_owned();
+    // execve(2) follows four.
+    for _ in 0..5 {
+        let interpreter = read_interpreter(&script)?;
+        script = PathBuf::from(&interpreter);
+        if !script.exists() {
+            return Some(interpreter);
+        }
+    }
+    None
 }
 
 fn as_path(file: &CStr) -> &Path {

@@ -36,7 +36,9 @@ pub enum Error {
     /// A descriptor of `--keep-fd` that is not open.
     KeepDescriptor { fd: RawFd },
     /// The directory of logs and records is open to others.
-    OpenDirectory { path: PathBuf, mode: u32 },
+    ExposedDirectory { path: PathBuf, mode: u32 },
+    /// The record could not be written. Ends a start only when there is no room for a log either.
+    NoRecord { name: OsString, reason: String },
     /// A log or a record needs a place, and the environment names none.
     NoStateDirectory,
     /// A step that concerns no file failed: `cannot STEP: REASON`.
@@ -67,7 +69,7 @@ impl Error {
         match self {
             Self::Usage { hint, .. } => hint.clone(),
             Self::NotFound { command } => hint_for_missing(command),
-            Self::OpenDirectory { path, .. } => {
+            Self::ExposedDirectory { path, .. } => {
                 Some(format!("logs and records of jobs are kept there: chmod 700 {}", show(path)))
             }
             Self::NoStateDirectory => Some("set HOME or XDG_STATE_HOME, or name a file: detach -o FILE COMMAND".into()),
@@ -88,19 +90,20 @@ impl Display for Error {
                 write!(f, "cannot run {}: its interpreter {} does not exist", quote(command), quote(interpreter))
             }
             Self::NoInterpreter { command, interpreter: None } => {
-                write!(f, "cannot run {}: the dynamic loader that it asks for does not exist", quote(command))
+                write!(f, "cannot run {}: the dynamic loader that it needs does not exist", quote(command))
             }
             Self::NotExecutable { command, reason } => write!(f, "cannot run {}: {reason}", quote(command)),
             Self::Path { verb, path, reason } => write!(f, "cannot {verb} {}: {reason}", quote(path.as_os_str())),
             Self::KeepDescriptor { fd } => write!(f, "cannot keep descriptor {fd}: it is not open"),
-            Self::OpenDirectory { path, mode } => {
+            Self::ExposedDirectory { path, mode } => {
                 write!(
                     f,
                     "cannot use directory {}: others may use it: its mode is {mode:03o}, not 700",
                     quote(path.as_os_str())
                 )
             }
-            Self::NoStateDirectory => f.write_str("cannot find a place for the log: HOME is not set"),
+            Self::NoRecord { name, reason } => write!(f, "cannot record job {}: {reason}", quote(name)),
+            Self::NoStateDirectory => f.write_str("cannot find a place for logs and records: HOME is not set"),
             Self::Step { step, errno } => write!(f, "cannot {step}: {}", reason(*errno)),
             // fork(2) and clone(2): EAGAIN is the limit on processes, of the user or of the system.
             Self::NoProcess { command, errno: Errno::EAGAIN } => {
@@ -133,12 +136,12 @@ pub fn errno(error: &std::io::Error) -> Errno {
 
 /// `'so'`, with control bytes and bytes that are not UTF-8 escaped, safe to show on a terminal.
 pub fn quote(name: &OsStr) -> String {
-    format!("'{}'", escape(name.as_bytes(), "'"))
+    format!("'{}'", escape(name.as_bytes(), "'\\"))
 }
 
 /// `path` as typed, with control bytes escaped, for the end of a sentence.
 pub fn show(path: &Path) -> String {
-    escape(path.as_os_str().as_bytes(), "")
+    escape(path.as_os_str().as_bytes(), "\\")
 }
 
 /// `bytes` with everything escaped that a terminal could take for a command, and the characters of `also`.
@@ -148,10 +151,10 @@ pub fn escape(bytes: &[u8], also: &str) -> String {
         for letter in chunk.valid().chars() {
             if letter == '\x1b' {
                 text.push_str("\\e");
-            } else if letter.is_control() {
+            } else if letter.is_control() || is_direction_mark(letter) {
                 text.extend(letter.escape_default());
             } else {
-                if letter == '\\' || also.contains(letter) {
+                if also.contains(letter) {
                     text.push('\\');
                 }
                 text.push(letter);
@@ -165,6 +168,11 @@ pub fn escape(bytes: &[u8], also: &str) -> String {
     text
 }
 
+/// Characters that make a terminal show a text in another order than it has: Unicode UAX #9.
+fn is_direction_mark(letter: char) -> bool {
+    matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// execvp(3) looks a name up in PATH only when it has no slash.
 pub fn is_path(command: &OsStr) -> bool {
     command.as_bytes().contains(&b'/')
@@ -174,24 +182,22 @@ pub fn is_path(command: &OsStr) -> bool {
 fn hint_for_missing(command: &OsStr) -> Option<String> {
     let text = command.to_str().filter(|text| !text.is_empty() && !text.contains(char::is_control))?;
     let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if SHELL_WORDS.contains(&text) {
+    if is_path(command) {
+        None
+    } else if SHELL_WORDS.contains(&text) {
         Some(format!("a shell can run it: detach sh -c '{text} …'"))
     } else if text.split_once('=').is_some_and(|(name, _)| !name.is_empty() && is_name(name)) {
         Some("to set a variable for the command: detach env NAME=VALUE COMMAND".into())
     } else if text.contains(|letter| " ;|&<>(){}$`*?~".contains(letter)) {
         Some(format!("a shell can run it: detach sh -c '{}'", text.replace('\'', r"'\''")))
-    } else if is_path(command) {
-        None
     } else {
         Some("if it is an alias, first type: alias detach='detach '".into())
     }
 }
 
-/// Reserved words, and utilities that POSIX shells have built in and that change the shell itself
-/// (POSIX.1-2024, XCU 2.4 and 2.15), with those that bash, zsh and fish add.
+/// Reserved words, and utilities that shells have built in and that make sense at the start of a script
+/// (POSIX.1-2024, XCU 2.4 and 2.15).
 const SHELL_WORDS: &[&str] = &[
-    "!", ".", ":", "[[", "alias", "and", "begin", "bg", "builtin", "case", "cd", "command", "declare", "disown", "do",
-    "eval", "exec", "exit", "export", "fc", "fg", "for", "function", "hash", "if", "jobs", "local", "or", "popd",
-    "pushd", "read", "readonly", "return", "select", "set", "shift", "shopt", "source", "switch", "time", "times",
-    "trap", "type", "typeset", "ulimit", "umask", "unalias", "unset", "until", "wait", "while", "{",
+    "!", ".", ":", "[[", "case", "cd", "command", "eval", "exec", "export", "for", "if", "popd", "pushd", "read",
+    "set", "source", "time", "trap", "ulimit", "umask", "unset", "until", "while", "{",
 ];

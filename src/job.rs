@@ -8,7 +8,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -195,7 +195,7 @@ impl StateDirectory {
             return Err(refuse(&format!("it belongs to user {}", status.st_uid)));
         }
         if status.st_mode & 0o077 != 0 {
-            return Err(Error::OpenDirectory { path, mode: status.st_mode & 0o777 });
+            return Err(Error::ExposedDirectory { path, mode: status.st_mode & 0o777 });
         }
         Ok(Self { path, directory })
     }
@@ -253,6 +253,12 @@ impl StateDirectory {
     fn remove(&self, name: impl AsRef<Path>) {
         // What is not there needs no removal, and nothing else can be done about a file that stays.
         let _ = unlinkat(&self.directory, name.as_ref(), UnlinkatFlags::NoRemoveDir);
+    }
+}
+
+impl AsRawFd for StateDirectory {
+    fn as_raw_fd(&self) -> RawFd {
+        self.directory.as_raw_fd()
     }
 }
 

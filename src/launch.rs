@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -121,7 +121,7 @@ struct Launch<'a> {
     output: [Destination; 2],
     identity: Option<Identity>,
     record: String,
-    record_fault: Option<String>,
+    record_fault: Option<Error>,
     is_executing: bool,
     failure: Option<Error>,
 }
@@ -135,10 +135,7 @@ impl<'a> Launch<'a> {
         // From here on what is made is detach's own, for the user alone. The child takes the umask back.
         let caller_umask = umask(Mode::from_bits_truncate(0o077));
         let state = match StateDirectory::open() {
-            Err(error) if streams.need_log() => {
-                streams.remove_new_files();
-                return Err(error);
-            }
+            Err(error) if streams.need_log() => return Err(error),
             other => other,
         };
         Ok(Self {
@@ -163,8 +160,8 @@ impl<'a> Launch<'a> {
     /// Starts the command and returns when its exec has worked or failed. After a failure nothing is left of it: the
     /// child sees to that itself, even if this process is killed meanwhile.
     fn spawn(&mut self) -> Result<Pid, Error> {
-        session::shield().map_err(|errno| Error::Step { step: "ignore SIGHUP", errno })?;
-        self.step("ignores SIGHUP and holds back other signals");
+        session::prepare_signals().map_err(|errno| Error::Step { step: "prepare signals", errno })?;
+        self.step("ignores SIGHUP, blocks all other signals");
         let spawned = session::spawn(|| {
             // This is the child.
             let Err(error) = self.become_command();
@@ -173,8 +170,9 @@ impl<'a> Launch<'a> {
         });
         // This is detach again; the child is COMMAND, or has ended.
         let command = || self.start.command.first().cloned().unwrap_or_default();
-        let failure = match (spawned, self.failure.take()) {
-            (Ok(pid), None) if self.is_executing => return Ok(pid),
+        match (spawned, self.failure.take()) {
+            // Killed from here on it counts as started: the kernel does not tell.
+            (Ok(pid), None) if self.is_executing => Ok(pid),
             (Ok(pid), failure) => {
                 let failure = failure.unwrap_or_else(|| {
                     // The child had no time to do it.
@@ -183,12 +181,10 @@ impl<'a> Launch<'a> {
                 });
                 // Nothing can go wrong with a child that is ours, and nothing could be done about it.
                 let _ = session::reap(pid, Block::UntilEnd);
-                failure
+                Err(failure)
             }
-            (Err(errno), _) => Error::NoProcess { command: command(), errno },
-        };
-        self.streams.remove_new_files();
-        Err(failure)
+            (Err(errno), _) => Err(Error::NoProcess { command: command(), errno }),
+        }
     }
 
     /// What the child does, in this order. Returns only when a step fails.
@@ -196,11 +192,12 @@ impl<'a> Launch<'a> {
         let session = session::lead_new_session().map_err(|errno| Error::Step { step: "make a new session", errno })?;
         self.step(format_args!("leads the new session {session}, without a controlling terminal"));
 
-        // The child's alone: this process has no such descriptor, and must not close one of its number.
+        // The child's alone: its parent has no such descriptor, and must not close one of its number.
         let log = self.open_log()?;
-        self.streams
-            .redirect(log.as_ref().map(AsFd::as_fd))
-            .map_err(|errno| Error::Step { step: "redirect the standard streams", errno })?;
+        let redirected = self.streams.redirect(log.as_ref().map(AsFd::as_fd));
+        redirected.map_err(|errno| Error::Step { step: "redirect the standard streams", errno })?;
+        drop(log);
+        self.output = self.destinations();
         self.step_streams();
 
         if let Some(directory) = &self.start.directory {
@@ -210,11 +207,7 @@ impl<'a> Launch<'a> {
         umask(self.umask);
         self.step(format_args!("has umask {:03o}", self.umask.bits()));
 
-        session::close_on_exec(&self.keep_fds).map_err(|errno| Error::Step { step: "close descriptors", errno })?;
-        match self.keep_fds.as_slice() {
-            [] => self.step("closes every descriptor from 3 on"),
-            kept => self.step(format!("closes every descriptor from 3 on, except {}", join(kept))),
-        }
+        self.close_descriptors()?;
 
         self.save_record()?;
         session::reset_signals(self.start.sigchld).map_err(|errno| Error::Step { step: "reset signals", errno })?;
@@ -230,17 +223,18 @@ impl<'a> Launch<'a> {
         Err(self.command.execute())
     }
 
-    /// Makes the log, if one is needed, and settles where output goes.
+    /// Makes the log, if one is needed.
     fn open_log(&mut self) -> Result<Option<OwnedFd>, Error> {
-        let mut log = None;
-        if let (true, Ok(state)) = (self.streams.need_log(), &self.state) {
-            let (file, path) = state.create_log(&self.start.name, Pid::this())?;
-            log = Some(file);
-            self.log = Some(path);
-        }
+        let (true, Ok(state)) = (self.streams.need_log(), &self.state) else { return Ok(None) };
+        let (log, path) = state.create_log(&self.start.name, Pid::this())?;
+        self.log = Some(path);
+        Ok(Some(log))
+    }
+
+    /// Where stdout and stderr go.
+    fn destinations(&self) -> [Destination; 2] {
         let destination = |output: &Output| match (output, &self.log) {
-            (Output::Keep { is_null_device: true }, _) => Destination::Discarded,
-            (Output::Opened(opened), _) if opened.is_null_device() => Destination::Discarded,
+            (output, _) if output.is_discarded() => Destination::Discarded,
             (Output::Opened(opened), _) => Destination::File((&opened.path).into()),
             (Output::Log, Some(path)) => Destination::Log(path.into()),
             _ => Destination::Kept,
@@ -250,8 +244,20 @@ impl<'a> Launch<'a> {
             Output::WithStdout => stdout.clone(),
             other => destination(other),
         };
-        self.output = [stdout, stderr];
-        Ok(log)
+        [stdout, stderr]
+    }
+
+    /// Closes what the command has not asked for. The state directory stays open to the exec, for the record.
+    fn close_descriptors(&mut self) -> Result<(), Error> {
+        let mut keep = self.keep_fds.clone();
+        keep.extend(self.state.as_ref().map(AsRawFd::as_raw_fd));
+        keep.sort_unstable();
+        session::close_descriptors(&keep).map_err(|errno| Error::Step { step: "close descriptors", errno })?;
+        match self.keep_fds.as_slice() {
+            [] => self.step("closes every descriptor from 3 on"),
+            kept => self.step(format!("closes every descriptor from 3 on, except {}", join(kept))),
+        }
+        Ok(())
     }
 
     /// Writes the record. That is worth a warning when it fails, no more: unless there is no room for it, and so
@@ -261,15 +267,15 @@ impl<'a> Launch<'a> {
         let Start { name, command, .. } = self.start;
         let record = Record::new(Pid::this(), self.identity.as_ref(), name, command, &self.output);
         self.record = record.to_json();
+        let no_record = |reason| Error::NoRecord { name: name.clone(), reason };
         let result = match (&self.state, &self.identity) {
-            (Err(Error::NoStateDirectory), _) => Err("HOME is not set".to_owned()),
-            (Err(error), _) => Err(error.to_string()),
-            (_, None) => Err("/proc does not tell when it started".to_owned()),
-            (Ok(state), Some(identity)) => match (state.save(identity, &self.record), &self.log) {
-                (Err(errno @ (Errno::ENOSPC | Errno::EDQUOT)), Some(log)) => {
-                    return Err(Error::path("write log", log, errno));
+            (Err(error), _) => Err(no_record(error.to_string())),
+            (_, None) => Err(no_record("/proc does not tell when it started".into())),
+            (Ok(state), Some(identity)) => match state.save(identity, &self.record) {
+                Err(errno @ (Errno::ENOSPC | Errno::EDQUOT)) if self.log.is_some() => {
+                    return Err(no_record(reason(errno)));
                 }
-                (result, _) => result.map_err(reason),
+                other => other.map_err(|errno| no_record(reason(errno))),
             },
         };
         match result {
@@ -311,7 +317,7 @@ impl<'a> Launch<'a> {
             ui.note(format!("{} runs {}", ui.strong(pid), quote(self.command.file().as_os_str())));
         }
         if let Some(fault) = &self.record_fault {
-            ui.warn(format!("cannot record job {}: {fault}", quote(&self.start.name)));
+            ui.warn(fault);
         }
         if self.start.print_pid {
             report_unwritten(write_data(&format!("{pid}\n")), "the PID", ui);
@@ -333,7 +339,7 @@ impl<'a> Launch<'a> {
         } else if let Some((path, from)) = output {
             ui.complain(format!("{name} {end} after {lifetime}:"));
             ui.quote_output(&watch::last_lines(path, from));
-            ui.complain(format!("its whole output is in {}", shorten_home(path)));
+            ui.complain(describe(&self.output));
         } else {
             ui.complain(format!("{name} {end} after {lifetime}"));
         }
@@ -382,7 +388,8 @@ fn descriptors_to_keep(asked: &[RawFd], command: &[OsString]) -> Result<Vec<RawF
         return Err(Error::KeepDescriptor { fd: *fd });
     }
     let named = command.iter().flat_map(|word| descriptors_named_in(word.as_bytes()));
-    let mut keep: Vec<RawFd> = asked.iter().copied().chain(named).filter(|fd| *fd > 2).collect();
+    let named = named.filter(|fd| *fd > 2 && session::is_open(*fd));
+    let mut keep: Vec<RawFd> = asked.iter().copied().chain(named).collect();
     keep.sort_unstable();
     keep.dedup();
     Ok(keep)

@@ -12,6 +12,7 @@ use std::process::ExitStatus;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, clone};
+use nix::sys::prctl::set_dumpable;
 use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
 use nix::unistd::{Pid, setsid};
 
@@ -34,24 +35,28 @@ pub enum Disposition {
 /// The child is what posix_spawn(3) and vfork(2) make: it borrows the memory of this process, which stands still
 /// meanwhile. So the child needs no pipe to report: what `body` leaves in a variable, the caller finds there. What
 /// `body` allocates and the exec leaves behind stays allocated, which nobody minds in a process that ends soon.
-/// When `body` returns, the child exits.
+/// Descriptors are not borrowed but copied: each process closes its own. When `body` returns, the child exits.
+///
+/// No signal but SIGKILL reaches either process meanwhile, so a directory on a file system that does not answer
+/// holds up both.
 pub fn spawn(mut body: impl FnMut()) -> nix::Result<Pid> {
     let mut stack = vec![0; CHILD_STACK];
     let child = Box::new(|| {
         body();
         1
     });
-    // SAFETY: the child has a stack of its own, large enough for `body`, which this function keeps until clone
-    // returns. CLONE_VFORK holds this thread, the only one of the process, until the child has left the memory:
-    // no two threads ever use it at once, and no lock can be held by a thread that does not run.
+    // SAFETY: the child has a stack of its own, which this function keeps until clone returns; what detach does
+    // there, formatting and system calls, takes a small part of it. CLONE_VFORK holds this thread until the child
+    // has left the memory, and detach never starts another thread: no two ever use the memory at once, and no lock
+    // is held by one that does not run. A panic in `body` ends the child at the C frame below it.
     unsafe { clone(child, &mut stack, CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK, Some(libc::SIGCHLD)) }
 }
 
-/// Makes this process deaf to hangups and able to wait for its child, and holds back every other signal.
+/// Makes this process ignore hangups and able to wait for its child, and blocks every other signal.
 ///
 /// The child inherits all three: there is no moment in which SIGHUP could end it, and no other signal reaches it
 /// before [`reset_signals`].
-pub fn shield() -> nix::Result<()> {
+pub fn prepare_signals() -> nix::Result<()> {
     set_disposition(Signal::SIGHUP, Disposition::Ignored)?;
     // A caller that ignores SIGCHLD would have the kernel throw the child's status away: wait(2).
     set_disposition(Signal::SIGCHLD, Disposition::Default)?;
@@ -78,9 +83,10 @@ pub fn reap(pid: Pid, block: Block) -> nix::Result<Option<ExitStatus>> {
     Ok((Errno::result(reaped)? != 0).then(|| ExitStatus::from_raw(status)))
 }
 
-/// Ends this process as `signal` would have ended it, so that a calling shell sees that it was interrupted and stops
+/// Ends this process as `signal` would have ended it, but without a core file of detach, so that a calling shell sees that it was interrupted and stops
 /// its loop as well. Returns when the signal does not come through, as for PID 1 of a container.
 pub fn die_of(signal: Signal) -> nix::Result<()> {
+    set_dumpable(false)?;
     set_disposition(signal, Disposition::Default)?;
     raise(signal)?;
     let mut only = SigSet::empty();
@@ -88,7 +94,8 @@ pub fn die_of(signal: Signal) -> nix::Result<()> {
     only.thread_unblock()
 }
 
-/// What `signal` does to this process now. detach installs no handlers, so what is not ignored counts as default.
+/// What a signal does to this process now. Nothing in it catches signals that are sent, so what is not ignored
+/// counts as default.
 pub fn disposition(of: Signal) -> Disposition {
     let mut old = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: with a null new action, sigaction only writes the old one to `old`, which has room for it.
@@ -155,7 +162,8 @@ fn set_raw_disposition(number: i32, to: Disposition) -> nix::Result<()> {
         Disposition::Ignored => libc::SIG_IGN,
     };
     // The kernel's own struct sigaction: handler, flags, restorer where there is one, and a mask of 64 bits. With
-    // no handler to call, everything after the first word is zero, so the layouts agree.
+    // no handler to call, everything after the first word is zero, so the layouts of the architectures agree, all
+    // but that of MIPS.
     let action: [usize; 5] = [handler, 0, 0, 0, 0];
     let no_old_action = std::ptr::null_mut::<usize>();
     let mask_bytes = 8_usize;
@@ -170,39 +178,41 @@ pub fn is_open(fd: RawFd) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
 }
 
-/// Marks every descriptor from 3 on, except those of `keep`, to be closed by the exec. `keep` is sorted.
-pub fn close_on_exec(keep: &[RawFd]) -> nix::Result<()> {
+/// Closes every descriptor from 3 on, except those of `keep`, which is sorted.
+///
+/// Now, not by the exec: the kernel lets the parent go on in the middle of that, before it closes anything.
+pub fn close_descriptors(keep: &[RawFd]) -> nix::Result<()> {
     let mut first = 3;
     for fd in keep {
         if first < *fd {
-            close_range_on_exec(first, *fd - 1)?;
+            close_range(first, *fd - 1)?;
         }
         first = first.max(*fd + 1);
     }
-    close_range_on_exec(first, RawFd::MAX)
+    close_range(first, RawFd::MAX)
 }
 
-fn close_range_on_exec(first: RawFd, last: RawFd) -> nix::Result<()> {
-    // SAFETY: close_range takes no pointers, and with CLOSE_RANGE_CLOEXEC closes nothing that anyone still uses.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+fn close_range(first: RawFd, last: RawFd) -> nix::Result<()> {
+    let no_flags = 0;
+    // SAFETY: close_range takes no pointers. In the child, nothing uses the descriptors of its own table any more.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, no_flags) };
     match Errno::result(result) {
-        // The system call came with Linux 5.9 and the flag with 5.11.
-        Err(Errno::ENOSYS | Errno::EINVAL) => mark_listed_descriptors(first, last),
+        // The system call came with Linux 5.9.
+        Err(Errno::ENOSYS) => close_listed_descriptors(first, last),
         other => other.map(drop),
     }
 }
 
-/// What [`close_range_on_exec`] does, for kernels that cannot: the open descriptors are listed in /proc.
-fn mark_listed_descriptors(first: RawFd, last: RawFd) -> nix::Result<()> {
-    let descriptors = fs::read_dir("/proc/self/fd").map_err(|error| errno(&error))?;
-    for entry in descriptors {
+/// What [`close_range`] does, for kernels that cannot: the open descriptors are listed in /proc.
+fn close_listed_descriptors(first: RawFd, last: RawFd) -> nix::Result<()> {
+    let mut open = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd").map_err(|error| errno(&error))? {
         let name = entry.map_err(|error| errno(&error))?.file_name();
-        let number = name.to_str().and_then(|name| name.parse::<RawFd>().ok());
-        if let Some(fd) = number.filter(|fd| (first..=last).contains(fd)) {
-            // SAFETY: F_SETFD takes a plain number; a descriptor that is marked stays usable until the exec.
-            let result = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-            Errno::result(result)?;
-        }
+        open.extend(name.to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    for fd in open.into_iter().filter(|fd| (first..=last).contains(fd)) {
+        // SAFETY: as in `close_range`. The descriptor that has read the list is in it, and closed already.
+        unsafe { libc::close(fd) };
     }
     Ok(())
 }

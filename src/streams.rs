@@ -1,7 +1,7 @@
 //! Where the command's standard streams go: the rule, the files that the user names, and the redirection itself.
 //!
 //! The rule: a terminal is let go, because it goes away. A pipe or a socket on stdout or stderr is let go as well,
-//! because its reader would wait for the command to end. What is let go goes to /dev/null (stdin) or to the job's
+//! because its reader would wait for the command to end, and with it stdin if that is the same socket. What is let go goes to /dev/null (stdin) or to the job's
 //! log. Everything else stays. The log is made by `job`.
 
 use std::fs::{File, OpenOptions};
@@ -31,14 +31,6 @@ pub struct Opened {
     pub path: PathBuf,
     file: File,
     status: FileStat,
-    is_new: bool,
-}
-
-impl Opened {
-    /// Whether what is written there is gone: /dev/null is character device 1:3, as in null(4).
-    pub fn is_null_device(&self) -> bool {
-        is_null_device(&self.status)
-    }
 }
 
 /// Where stdin comes from.
@@ -49,10 +41,8 @@ pub enum Input {
 
 /// Where stdout or stderr goes.
 pub enum Output {
-    /// Where it went before. `is_null_device` tells whether that is nowhere.
-    Keep {
-        is_null_device: bool,
-    },
+    /// Where it went before.
+    Keep(Option<FileStat>),
     Opened(Opened),
     /// The job's log, made when the PID is known.
     Log,
@@ -68,6 +58,20 @@ impl Output {
             _ => 0,
         }
     }
+
+    /// Whether what is written there is gone.
+    pub fn is_discarded(&self) -> bool {
+        self.status().is_some_and(is_null_device)
+    }
+
+    /// Where it goes, as far as that is known before there is a log.
+    fn status(&self) -> Option<&FileStat> {
+        match self {
+            Self::Keep(status) => status.as_ref(),
+            Self::Opened(opened) => Some(&opened.status),
+            Self::Log | Self::WithStdout => None,
+        }
+    }
 }
 
 /// The three standard streams of the command.
@@ -79,51 +83,49 @@ pub struct Streams {
 
 impl Streams {
     /// Applies the rule and opens the files named by `-i`, `-o` and `-e`, relative to the caller's directory.
+    ///
+    /// A file that is made here stays even if the start fails, as with a shell's redirection: another job may have
+    /// opened it meanwhile.
     pub fn open(input: Option<&Target>, output: Option<&Target>, error: Option<&Target>) -> Result<Self, Error> {
+        let [stdin, stdout, stderr] = [look_at(io::stdin()), look_at(io::stdout()), look_at(io::stderr())];
         let mut streams = Self {
+            output: match output {
+                Some(Target::Keep) => Output::Keep(stdout.status),
+                Some(Target::File(path)) => Output::Opened(open_output(path)?),
+                None if stdout.is_let_go_as_output() => Output::Log,
+                None => Output::Keep(stdout.status),
+            },
+            error: match (error, output) {
+                (Some(Target::Keep), _) | (None, Some(Target::Keep)) => Output::Keep(stderr.status),
+                (Some(Target::File(path)), _) => Output::Opened(open_output(path)?),
+                (None, Some(Target::File(_))) => Output::WithStdout,
+                (None, None) if stderr.is_let_go_as_output() => Output::Log,
+                (None, None) => Output::Keep(stderr.status),
+            },
             input: Input::Keep,
-            output: Output::Keep { is_null_device: false },
-            error: Output::Keep { is_null_device: false },
         };
-        streams.open_all(input, output, error).inspect_err(|_| streams.remove_new_files())?;
+        // A socket that is stdin as well as stdout or stderr is let go as a whole, or its reader would wait all the
+        // same.
+        let is_let_go = |output: &Output, stream: &Stream| matches!(output, Output::Log) && stdin.is_same(stream);
+        streams.input = match input {
+            Some(Target::File(path)) => Input::Opened(open_input(path)?),
+            None if stdin.is_terminal || is_let_go(&streams.output, &stdout) || is_let_go(&streams.error, &stderr) => {
+                Input::Opened(open_input(Path::new("/dev/null"))?)
+            }
+            Some(Target::Keep) | None => Input::Keep,
+        };
+        if streams.are_one_place() {
+            streams.error = Output::WithStdout;
+        }
         Ok(streams)
     }
 
-    fn open_all(
-        &mut self,
-        input: Option<&Target>,
-        output: Option<&Target>,
-        error: Option<&Target>,
-    ) -> Result<(), Error> {
-        self.input = match input {
-            Some(Target::File(path)) => Input::Opened(open_input(path)?),
-            None if is_terminal(io::stdin().as_fd()) => Input::Opened(open_input(Path::new("/dev/null"))?),
-            Some(Target::Keep) | None => Input::Keep,
-        };
-        self.output = match output {
-            Some(Target::Keep) => keep(io::stdout().as_fd()),
-            Some(Target::File(path)) => Output::Opened(open_output(path)?),
-            None => keep_or_log(io::stdout().as_fd()),
-        };
-        self.error = match (error, output) {
-            (Some(Target::Keep), _) | (None, Some(Target::Keep)) => keep(io::stderr().as_fd()),
-            (Some(Target::File(path)), _) => Output::Opened(open_output(path)?),
-            (None, Some(Target::File(_))) => Output::WithStdout,
-            (None, None) => keep_or_log(io::stderr().as_fd()),
-        };
-        if self.are_one_place() {
-            self.error = Output::WithStdout;
-        }
-        Ok(())
-    }
-
+    /// Whether stdout and stderr go to one place, and not because the caller has made it so.
     fn are_one_place(&self) -> bool {
         match (&self.output, &self.error) {
             (Output::Log, Output::Log) => true,
-            (Output::Opened(one), Output::Opened(other)) => {
-                (one.status.st_dev, one.status.st_ino) == (other.status.st_dev, other.status.st_ino)
-            }
-            _ => false,
+            (Output::Keep(_), Output::Keep(_)) => false,
+            (output, error) => output.status().zip(error.status()).is_some_and(|(one, other)| is_same(one, other)),
         }
     }
 
@@ -150,39 +152,40 @@ impl Streams {
         }
         Ok(())
     }
+}
 
-    /// Takes back the files that [`Streams::open`] made: a start that failed leaves nothing behind.
-    pub fn remove_new_files(&self) {
-        for output in [&self.output, &self.error] {
-            if let Output::Opened(Opened { path, is_new: true, .. }) = output {
-                // Whoever removed it first has done what was to be done.
-                let _ = std::fs::remove_file(path);
-            }
-        }
+/// A standard stream of the caller.
+struct Stream {
+    status: Option<FileStat>,
+    is_terminal: bool,
+}
+
+impl Stream {
+    fn is_let_go_as_output(&self) -> bool {
+        let is_pipe_or_socket = |status| matches!(file_type(status), SFlag::S_IFIFO | SFlag::S_IFSOCK);
+        self.is_terminal || self.status.as_ref().is_some_and(is_pipe_or_socket)
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.status.as_ref().zip(other.status.as_ref()).is_some_and(|(one, other)| is_same(one, other))
     }
 }
 
-fn keep(stream: BorrowedFd) -> Output {
-    Output::Keep { is_null_device: fstat(stream).is_ok_and(|status| is_null_device(&status)) }
+fn look_at(stream: impl AsFd) -> Stream {
+    let status = fstat(&stream).ok();
+    let is_device = status.as_ref().is_some_and(|status| file_type(status) == SFlag::S_IFCHR);
+    Stream { status, is_terminal: is_device && is_terminal(stream.as_fd()) }
 }
 
-fn keep_or_log(stream: BorrowedFd) -> Output {
-    match fstat(stream) {
-        Ok(status) => match file_type(&status) {
-            SFlag::S_IFIFO | SFlag::S_IFSOCK => Output::Log,
-            SFlag::S_IFCHR if is_null_device(&status) => Output::Keep { is_null_device: true },
-            SFlag::S_IFCHR if is_terminal(stream) => Output::Log,
-            _ => Output::Keep { is_null_device: false },
-        },
-        // Not open: the Rust runtime has put /dev/null in the place of a closed stream, so this does not happen.
-        Err(_) => Output::Log,
-    }
+fn is_same(one: &FileStat, other: &FileStat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
 fn file_type(status: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT
 }
 
+/// /dev/null is character device 1:3, see null(4).
 fn is_null_device(status: &FileStat) -> bool {
     file_type(status) == SFlag::S_IFCHR && status.st_rdev == makedev(1, 3)
 }
@@ -196,32 +199,20 @@ fn is_terminal(stream: BorrowedFd) -> bool {
 }
 
 fn open_input(path: &Path) -> Result<Opened, Error> {
-    let mut options = OpenOptions::new();
-    let opened = options.read(true).custom_flags(libc::O_NOCTTY).open(path);
-    let file = opened.map_err(|error| Error::path("read input from", path, errno(&error)))?;
-    finish_open(path, file, false).map_err(|errno| Error::path("read input from", path, errno))
+    open(OpenOptions::new().read(true), path).map_err(|errno| Error::path("read input from", path, errno))
 }
 
 fn open_output(path: &Path) -> Result<Opened, Error> {
     let mut options = OpenOptions::new();
-    options.append(true).custom_flags(libc::O_NOCTTY);
-    // First as a new file, to know whether it is ours to remove again.
-    let opened = match options.clone().create_new(true).open(path) {
-        Ok(file) => Ok((file, true)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            options.create(true).open(path).map(|file| (file, false))
-        }
-        Err(error) => Err(error),
-    };
-    let (file, is_new) = opened.map_err(|error| Error::path("write output to", path, errno(&error)))?;
-    finish_open(path, file, is_new).map_err(|errno| Error::path("write output to", path, errno))
+    open(options.append(true).create(true), path).map_err(|errno| Error::path("write output to", path, errno))
 }
 
-fn finish_open(path: &Path, file: File, is_new: bool) -> nix::Result<Opened> {
+fn open(options: &mut OpenOptions, path: &Path) -> nix::Result<Opened> {
+    let file = options.custom_flags(libc::O_NOCTTY).open(path).map_err(|error| errno(&error))?;
     let status = fstat(&file)?;
     // A directory can be opened for reading; the command would only learn of it when it reads.
     if file_type(&status) == SFlag::S_IFDIR {
         return Err(Errno::EISDIR);
     }
-    Ok(Opened { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), file, status, is_new })
+    Ok(Opened { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), file, status })
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, show};
 /// How much is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
-    /// Errors alone.
+    /// Errors of detach alone.
     Quiet,
     /// On a terminal one line, else nothing.
     #[default]
@@ -66,11 +66,16 @@ impl Ui {
 
     /// How the command itself went wrong.
     pub fn complain(&self, text: impl Display) {
-        self.write(Color::Red.bold(), &text.to_string());
+        if self.verbosity > Verbosity::Quiet {
+            self.write(Color::Red.bold(), &text.to_string());
+        }
     }
 
     /// Some lines that a command has written, set off from detach's own.
     pub fn quote_output(&self, lines: &[String]) {
+        if self.verbosity == Verbosity::Quiet {
+            return;
+        }
         let bar = if self.has_colour { Color::Red.paint("|").to_string() } else { "|".to_owned() };
         let lines: Vec<String> = lines.iter().map(|line| format!("  {bar} {line}\n")).collect();
         write_stderr(&lines.concat());
@@ -78,7 +83,7 @@ impl Ui {
 
     /// Why nothing was started, and what to do about it.
     pub fn error(&self, error: &Error) {
-        self.complain(error);
+        self.write(Color::Red.bold(), &error.to_string());
         if let Some(hint) = error.hint() {
             self.write(Color::Cyan.bold(), &format!("hint: {hint}"));
         }

@@ -1,5 +1,7 @@
 //! The time after the start in which detach stays: until the command ends, a limit passes, or somebody at the
 //! terminal wants the prompt back. The command goes on in any case.
+//!
+//! What is said about it is put together in `launch`.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -142,10 +144,11 @@ fn select_last_lines(bytes: &[u8]) -> Vec<String> {
     lines.iter().skip(first).map(|line| show_line(line)).collect()
 }
 
-/// A line as it would be seen, without anything that could move the cursor.
+/// A line as it would be seen, without anything that could do more than a tab does.
 fn show_line(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    escape(line, "")
+    let parts: Vec<String> = line.split(|byte| *byte == b'\t').map(|part| escape(part, "")).collect();
+    parts.join("\t")
 }
 
 #[cfg(test)]
@@ -159,6 +162,7 @@ mod tests {
         assert_eq!((lines.len(), lines.first().map(String::as_str)), (10, Some("line 3")));
         assert_eq!(select_last_lines(b"no newline at the end"), ["no newline at the end"]);
         assert_eq!(select_last_lines(b"\x1b[2Jdos\r\n\xff\n"), ["\\e[2Jdos", "\\xff"]);
+        assert_eq!(select_last_lines(b"\tat C:\\x\n"), ["\tat C:\\x"]);
         assert_eq!(select_last_lines(b""), [""; 0]);
         assert_eq!(select_last_lines(b"\n"), [""; 0]);
     }

@@ -88,6 +88,19 @@ fn socket_is_let_go() {
 }
 
 #[test]
+fn socket_that_is_stdin_as_well_is_let_go_as_a_whole() {
+    let sandbox = Sandbox::new();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = sandbox.command(DETACH);
+    let [input, output] = [theirs.try_clone().unwrap(), theirs].map(|socket| Stdio::from(OwnedFd::from(socket)));
+    assert!(command.args(["sleep", "60"]).stdin(input).stdout(output).status().unwrap().success());
+    drop(command);
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut &ours, &mut text).unwrap();
+    assert_eq!((text.as_str(), &sandbox.jobs(1)[0].descriptors()[&0]), ("", &null()));
+}
+
+#[test]
 fn pipe_on_stdin_stays() {
     let sandbox = Sandbox::new();
     let run = sandbox.sh("echo hi | detach cat");
@@ -135,6 +148,10 @@ fn error_option_parts_stderr_from_stdout() {
         let _ = fs::remove_file(sandbox.path("work/out"));
         let _ = fs::remove_file(sandbox.path("work/err"));
     }
+    // The same file by the shell's redirection and by an option.
+    let run = sandbox.sh("detach -w -e out sh -c 'echo one; echo two >&2; echo three' > out");
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+    assert_eq!(fs::read_to_string(sandbox.path("work/out")).unwrap(), "one\ntwo\nthree\n");
     // stdout alone needs the log.
     let run = sandbox.detach(["-w", "-e", "err", "sh", "-c", "echo one; echo two >&2"]);
     assert_eq!((run.status, run.stderr.as_str()), (0, ""));
