@@ -54,7 +54,8 @@ Examples: detach clion                   a window that outlives its terminal
 
 /// The options, in the order of the help.
 fn grammar() -> Command {
-    let value = |id: &'static str, name: &'static str| Arg::new(id).long(id).value_name(name);
+    // As with getopt(3), the word after an option that takes a value is that value, whatever it looks like.
+    let value = |id: &'static str, name: &'static str| Arg::new(id).long(id).value_name(name).allow_hyphen_values(true);
     let file = |id| value(id, "FILE").value_parser(value_parser!(OsString));
     let flag = |id: &'static str| Arg::new(id).long(id).action(ArgAction::SetTrue);
     Command::new("detach")
@@ -69,7 +70,7 @@ fn grammar() -> Command {
             file("output").short('o').help("Append stdout and stderr to FILE; '-' keeps both"),
             file("error").short('e').help("Append stderr to FILE; '-' keeps it"),
             file("input").short('i').help("Read stdin from FILE; '-' keeps it"),
-            value("chdir", "DIR").short('C').value_parser(value_parser!(PathBuf)).help("Start in DIR"),
+            value("chdir", "DIR").short('C').value_parser(value_parser!(OsString)).help("Start in DIR"),
             value("umask", "MODE")
                 .short('m')
                 .value_parser(parse_umask)
@@ -79,13 +80,15 @@ fn grammar() -> Command {
                 .value_delimiter(',')
                 .value_parser(parse_fd)
                 .help("Keep descriptor N open (repeatable, or N,N)"),
-            value("sigchld", "HOW").value_parser(parse_sigchld).help("Start with SIGCHLD 'default' or 'ignore'"),
+            value("sigchld", "HOW").value_parser(parse_sigchld).help("Disposition of SIGCHLD: 'default' or 'ignore'"),
             value("name", "NAME")
                 .short('N')
                 .value_parser(value_parser!(OsString))
                 .help("Name the job; else the base name of COMMAND"),
             flag("wait").short('w').help("Stay to the end, exit as COMMAND; Ctrl-C lets go"),
-            value("settle", "DURATION").value_parser(parse_duration).help("Watch that long whether COMMAND falls over"),
+            value("settle", "DURATION")
+                .value_parser(parse_duration)
+                .help("Stay that long, to tell if COMMAND fails at once"),
             flag("print-pid").short('P').help("Print the PID alone on stdout"),
             flag("json").help("Print the record of the job on stdout, as JSON"),
             flag("quiet").short('q').overrides_with("verbose").help("Say nothing but errors"),
@@ -141,7 +144,7 @@ fn mean(typed: &mut ArgMatches) -> Result<Start, Error> {
         input: typed.remove_one("input").map(target),
         output: typed.remove_one("output").map(target),
         error: typed.remove_one("error").map(target),
-        directory: typed.remove_one("chdir"),
+        directory: typed.remove_one::<OsString>("chdir").map(PathBuf::from),
         umask: typed.remove_one("umask"),
         keep_fds: typed.remove_many("keep-fd").unwrap_or_default().collect(),
         sigchld: typed.remove_one("sigchld").unwrap_or(Disposition::Default),

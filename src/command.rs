@@ -37,7 +37,8 @@ impl Command {
         let name = words.first().cloned().unwrap_or_default();
         let mut paths = paths_to_try(&name);
         if leaves_directory && paths.iter().any(|path| path.is_relative()) {
-            let here = env::current_dir().map_err(|error| Error::path("find", &name, errno(&error)))?;
+            let here = env::current_dir()
+                .map_err(|error| Error::Step { step: "find the current directory", errno: errno(&error) })?;
             for path in &mut paths {
                 *path = here.join(&*path);
             }
@@ -105,6 +106,8 @@ impl Command {
                 _ if is_path(&self.name) => refusal(reason(errno)),
                 _ => refusal(format!("{}: {}", quote(path.as_os_str()), reason(errno))),
             },
+            // execve(2) gives up after some scripts whose interpreter is a script.
+            Errno::ELOOP if read_interpreter(path).is_some() => refusal("too many levels of interpreters".into()),
             _ => refusal(reason(errno)),
         }
     }
@@ -147,6 +150,10 @@ fn paths_to_try(name: &OsStr) -> Vec<PathBuf> {
 
 /// The interpreter that the first line of a script names: `#!`, blanks, a path up to the next blank.
 fn read_interpreter(script: &Path) -> Option<OsString> {
+    // Anything else than a file could make the open wait, or do something.
+    if !script.metadata().ok()?.is_file() {
+        return None;
+    }
     let mut start = Vec::new();
     File::open(script).ok()?.take(FIRST_LINE).read_to_end(&mut start).ok()?;
     parse_interpreter(&start)

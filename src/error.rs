@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 /// detach itself failed, wrong usage included.
-const FAILED: u8 = 125;
+pub const FAILED: u8 = 125;
 /// COMMAND was found but could not be run.
 const NOT_EXECUTABLE: u8 = 126;
 /// COMMAND was not found.
@@ -103,7 +103,9 @@ impl Display for Error {
                 )
             }
             Self::NoRecord { name, reason } => write!(f, "cannot record job {}: {reason}", quote(name)),
-            Self::NoStateDirectory => f.write_str("cannot find a place for logs and records: HOME is not set"),
+            Self::NoStateDirectory => {
+                f.write_str("cannot find a place for logs and records: HOME is not set to an absolute path")
+            }
             Self::Step { step, errno } => write!(f, "cannot {step}: {}", reason(*errno)),
             // fork(2) and clone(2): EAGAIN is the limit on processes, of the user or of the system.
             Self::NoProcess { command, errno: Errno::EAGAIN } => {

@@ -10,7 +10,7 @@ use std::fs::{DirBuilder, File};
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,7 +20,7 @@ use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Pid, UnlinkatFlags, geteuid, unlinkat};
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
-use crate::error::{Error, errno, reason};
+use crate::error::{Error, errno, quote, reason};
 use crate::proc::Identity;
 
 /// The format of a record. A reader that knows only an older one leaves the record alone.
@@ -178,8 +178,7 @@ impl StateDirectory {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let directory = match open(&path, flags, Mode::empty()) {
             Err(Errno::ENOENT) => {
-                let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
-                made.map_err(|error| Error::path("make directory", &path, errno(&error)))?;
+                make_directory(&path)?;
                 open(&path, flags, Mode::empty())
             }
             other => other,
@@ -260,6 +259,17 @@ impl AsRawFd for StateDirectory {
     fn as_raw_fd(&self) -> RawFd {
         self.directory.as_raw_fd()
     }
+}
+
+fn make_directory(path: &Path) -> Result<(), Error> {
+    // Root that has kept a user's HOME would lock that user out of their own ~/.local.
+    let parent = path.ancestors().find_map(|parent| Some((parent, parent.metadata().ok()?)));
+    if let Some((parent, metadata)) = parent.filter(|(_, metadata)| geteuid().is_root() && metadata.uid() != 0) {
+        let reason = format!("{} belongs to user {}", quote(parent.as_os_str()), metadata.uid());
+        return Err(Error::Path { verb: "make directory", path: path.to_owned(), reason });
+    }
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| Error::path("make directory", path, errno(&error)))
 }
 
 /// PID, start time and boot: no other process has or had them, so no record is ever written over another.

@@ -19,7 +19,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, chdir};
 
 use crate::command::Command;
-use crate::error::{Error, errno, quote, reason};
+use crate::error::{Error, FAILED, errno, quote, reason};
 use crate::job::{Destination, Record, StateDirectory};
 use crate::proc::Identity;
 use crate::session::{self, Block, Disposition};
@@ -30,6 +30,9 @@ use crate::watch::{self, Watched};
 /// How long a start on a terminal is watched unless `--settle` says otherwise: long enough for a program that
 /// cannot find its library or its configuration, short enough not to be noticed.
 const SETTLE_ON_TERMINAL: Duration = Duration::from_millis(100);
+
+/// The process whose end is that of all others in its PID namespace: pid_namespaces(7).
+const INIT: Pid = Pid::from_raw(1);
 
 /// What is to be started, and how.
 #[derive(Debug)]
@@ -86,6 +89,9 @@ pub fn start(start: &Start, ui: &Ui) -> Result<u8, Error> {
     match watch::watch(pid, limit.and_then(|limit| begun.checked_add(limit)), &ignored) {
         Ok(Watched::Running) => {
             ui.note(&started);
+            if Pid::this() == INIT {
+                ui.warn(format!("{name} ends with detach, which is process 1 here: use --wait"));
+            }
             Ok(0)
         }
         Ok(Watched::Ended(status)) => {
@@ -99,8 +105,8 @@ pub fn start(start: &Start, ui: &Ui) -> Result<u8, Error> {
             Ok(128 + signal as u8)
         }
         Err(errno) => {
-            ui.warn(format!("cannot watch {name}: {}; it goes on", reason(errno)));
-            Ok(0)
+            ui.warn(format!("cannot watch {name}: {}", reason(errno)));
+            Ok(if start.watch == Watch::ToTheEnd { FAILED } else { 0 })
         }
     }
 }
@@ -337,8 +343,10 @@ impl<'a> Launch<'a> {
             let place = output.map_or(String::new(), |(path, _)| format!(", output in {}", shorten_home(path)));
             ui.note(format!("{name} {end} after {lifetime}{place}"));
         } else if let Some((path, from)) = output {
-            ui.complain(format!("{name} {end} after {lifetime}:"));
-            ui.quote_output(&watch::last_lines(path, from));
+            let lines = watch::last_lines(path, from);
+            let colon = if lines.is_empty() { "" } else { ":" };
+            ui.complain(format!("{name} {end} after {lifetime}{colon}"));
+            ui.quote_output(&lines);
             ui.complain(describe(&self.output));
         } else {
             ui.complain(format!("{name} {end} after {lifetime}"));

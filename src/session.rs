@@ -5,6 +5,7 @@
 //! glance, and files to `streams` and `job`.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::os::fd::RawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -12,14 +13,17 @@ use std::process::ExitStatus;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, clone};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
 use nix::sys::prctl::set_dumpable;
 use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
 use nix::unistd::{Pid, setsid};
 
 use crate::error::errno;
 
-/// Room for what the child does before its exec; the kernel gives pages only where they are touched.
-const CHILD_STACK: usize = 512 * 1024;
+/// Room for what the child does before its exec. The kernel gives pages only where they are touched.
+const CHILD_STACK: NonZeroUsize = NonZeroUsize::new(512 * 1024).unwrap();
+/// The lowest part of that stack, which may not be touched: as large as a page is anywhere.
+const STACK_GUARD: usize = 64 * 1024;
 
 /// What a signal does to a process, as in sigaction(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,16 +44,28 @@ pub enum Disposition {
 /// No signal but SIGKILL reaches either process meanwhile, so a directory on a file system that does not answer
 /// holds up both.
 pub fn spawn(mut body: impl FnMut()) -> nix::Result<Pid> {
-    let mut stack = vec![0; CHILD_STACK];
+    let stack = map_child_stack()?;
     let child = Box::new(|| {
         body();
         1
     });
-    // SAFETY: the child has a stack of its own, which this function keeps until clone returns; what detach does
-    // there, formatting and system calls, takes a small part of it. CLONE_VFORK holds this thread until the child
+    // SAFETY: the child has a stack of its own, which nobody else uses or unmaps. CLONE_VFORK holds this thread until the child
     // has left the memory, and detach never starts another thread: no two ever use the memory at once, and no lock
     // is held by one that does not run. A panic in `body` ends the child at the C frame below it.
-    unsafe { clone(child, &mut stack, CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK, Some(libc::SIGCHLD)) }
+    unsafe { clone(child, stack, CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK, Some(libc::SIGCHLD)) }
+}
+
+/// The stack of a child. It is not unmapped: this process ends soon, and its child stands on it until the exec.
+fn map_child_stack() -> nix::Result<&'static mut [u8]> {
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: without an address, the kernel chooses one where nothing is.
+    let bottom = unsafe { mmap_anonymous(None, CHILD_STACK, access, MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK) }?;
+    // SAFETY: the range is the lower part of what has just been mapped, and nothing refers to it yet.
+    unsafe { mprotect(bottom, STACK_GUARD, ProtFlags::PROT_NONE) }?;
+    // SAFETY: the guard is smaller than the mapping.
+    let bottom = unsafe { bottom.cast::<u8>().add(STACK_GUARD) };
+    // SAFETY: what is above the guard is readable, writable and zero, and this is the only reference to it.
+    Ok(unsafe { std::slice::from_raw_parts_mut(bottom.as_ptr(), CHILD_STACK.get() - STACK_GUARD) })
 }
 
 /// Makes this process ignore hangups and able to wait for its child, and blocks every other signal.

@@ -55,15 +55,13 @@ pub fn watch(pid: Pid, until: Option<Instant>, ignored: &[Signal]) -> nix::Resul
     // Blocked since before the fork, so none is lost; the others, Ctrl-Z among them, act again.
     awaited.thread_set_mask()?;
     loop {
+        // The signals first: a SIGCHLD that is taken here tells of an end that is seen below.
+        let interrupt = read_signals(&signals)?;
         if let Some(status) = session::reap(pid, Block::Never)? {
             return Ok(Watched::Ended(status));
         }
-        while let Some(info) = signals.read_signal()? {
-            let signal = i32::try_from(info.ssi_signo).map_err(|_| Errno::EINVAL)?;
-            match Signal::try_from(signal)? {
-                Signal::SIGCHLD => (),
-                signal => return Ok(Watched::Interrupted(signal)),
-            }
+        if let Some(signal) = interrupt {
+            return Ok(Watched::Interrupted(signal));
         }
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
@@ -71,6 +69,18 @@ pub fn watch(pid: Pid, until: Option<Instant>, ignored: &[Signal]) -> nix::Resul
         }
         wait_for_input(&signals, left)?;
     }
+}
+
+/// Takes all signals that have come. Returns the first of those that end the wait.
+fn read_signals(signals: &SignalFd) -> nix::Result<Option<Signal>> {
+    let mut interrupt = None;
+    while let Some(info) = signals.read_signal()? {
+        let signal = Signal::try_from(info.ssi_signo.cast_signed())?;
+        if signal != Signal::SIGCHLD {
+            interrupt = interrupt.or(Some(signal));
+        }
+    }
+    Ok(interrupt)
 }
 
 /// Waits until `signals` can be read, at most `limit`, or shorter: poll(2) counts milliseconds in an int.

@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
 use std::process::Command;
 
 use nix::libc;
@@ -166,6 +165,8 @@ fn directory_that_cannot_be_entered_is_125() {
     fs::write(sandbox.path("work/file"), "").unwrap();
     let missing = "detach: cannot change directory to 'missing': no such file or directory\n";
     assert_fails(&sandbox, ["-C", "missing", "sleep", "60"], 125, missing);
+    let empty = "detach: cannot change directory to '': no such file or directory\n";
+    assert_fails(&sandbox, ["-C", "", "sleep", "60"], 125, empty);
     let file = "detach: cannot change directory to 'file': not a directory\n";
     assert_fails(&sandbox, ["-C", "file", "sleep", "60"], 125, file);
 }
@@ -199,13 +200,12 @@ fn file_that_the_user_named_stays_after_a_start_that_fails() {
 fn missing_home_matters_only_for_a_log() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.command(DETACH);
-    let stderr = "detach: cannot find a place for logs and records: HOME is not set\n\
+    let stderr = "detach: cannot find a place for logs and records: HOME is not set to an absolute path\n\
                   detach: hint: set HOME or XDG_STATE_HOME, or name a file: detach -o FILE COMMAND\n";
     assert_command_fails(&sandbox, command.env_remove("HOME").args(["sleep", "60"]), 125, stderr);
 
     let run = Run::of(sandbox.command(DETACH).env_remove("HOME").args(["-P", "-o", "/dev/null", "sleep", "60"]));
-    let stderr =
-        "detach: warning: cannot record job 'sleep': cannot find a place for logs and records: HOME is not set\n";
+    let stderr = "detach: warning: cannot record job 'sleep': cannot find a place for logs and records: HOME is not set to an absolute path\n";
     assert_eq!((run.status, run.stderr.as_str()), (0, stderr));
     sandbox.jobs(1);
     let run = Run::of(sandbox.command(DETACH).env_remove("HOME").args(["-q", "-o", "/dev/null", "true"]));
@@ -248,6 +248,56 @@ fn state_directory_that_is_not_ours_alone_is_refused() {
         let stderr = format!("detach: cannot use directory '{shown}': it belongs to user 65534\n");
         assert_fails(&sandbox, ["true"], 125, &stderr);
     }
+}
+
+#[test]
+fn fifo_in_the_place_of_a_command_is_not_waited_for() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.sh("mkfifo fifo && chmod 755 fifo").status, 0);
+    assert_fails(&sandbox, ["./fifo"], 126, "detach: cannot run './fifo': permission denied\n");
+}
+
+#[test]
+fn circle_of_interpreters_is_126() {
+    let sandbox = Sandbox::new();
+    let circle = sandbox.path("work/circle");
+    sandbox.script("circle", &format!("#!{}\n", circle.display()));
+    assert_fails(&sandbox, ["./circle"], 126, "detach: cannot run './circle': too many levels of interpreters\n");
+}
+
+#[test]
+fn root_does_not_make_directories_in_the_home_of_another() {
+    if !is_root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    std::os::unix::fs::chown(sandbox.path("home"), Some(65534), None).unwrap();
+    let [state, home] = [sandbox.state(), sandbox.path("home")].map(|path| path.display().to_string());
+    let stderr = format!("detach: cannot make directory '{state}': '{home}' belongs to user 65534\n");
+    assert_fails(&sandbox, ["true"], 125, &stderr);
+    assert!(!sandbox.path("home/.local").exists());
+}
+
+#[test]
+fn wait_that_is_not_possible_is_no_success() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.sh("ulimit -n 4; detach -w -o - false");
+    let stderr = "detach: warning: cannot record job 'false': /proc does not tell when it started\n\
+                  detach: warning: cannot watch 'false': too many open files\n";
+    assert_eq!((run.status, run.stderr.as_str()), (125, stderr));
+}
+
+#[test]
+fn process_1_is_warned_that_its_command_ends_with_it() {
+    if !is_root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command("unshare");
+    let run = Run::of(command.args(["--pid", "--fork", "--mount-proc", DETACH, "sleep", "60"]));
+    let stderr = "detach: warning: 'sleep' ends with detach, which is process 1 here: use --wait\n";
+    assert_eq!((run.status, run.stderr.as_str()), (0, stderr));
+    sandbox.jobs(0);
 }
 
 #[test]
@@ -349,6 +399,11 @@ fn wrong_usage_is_125() {
         (&["-Z", "sleep", "60"], "cannot use '-Z': there is no such option", help),
         (&["-qZ", "sleep", "60"], "cannot use '-Z': there is no such option", help),
         (&["-o"], "cannot use '--output <FILE>': it needs a value", help),
+        (
+            &["--settle", "-1", "true"],
+            "cannot use '-1' for '--settle <DURATION>': not a duration like 500ms, 2s or 1m30s",
+            help,
+        ),
         (&["--wait=5", "true"], "cannot use '--wait': it takes no value", help),
         (&["-m", "9", "true"], "cannot use '9' for '--umask <MODE>': not an octal number from 0 to 777", help),
         (
@@ -363,6 +418,7 @@ fn wrong_usage_is_125() {
             help,
         ),
         (&["--sigchld", "no", "true"], "cannot use 'no' for '--sigchld <HOW>': neither 'default' nor 'ignore'", help),
+        (&["-N", "", "true"], "cannot use '' for '--name <NAME>': it must be a word without a slash", ""),
         (&["-N", "a/b", "true"], "cannot use 'a/b' for '--name <NAME>': it must be a word without a slash", ""),
     ] {
         assert_fails(&sandbox, args, 125, &format!("detach: {sentence}\n{hint}"));
@@ -404,7 +460,6 @@ fn strange_surroundings_are_no_reason_to_panic() {
         "env -i $0 -o /dev/null true",
         "env -i $0 true",
         "HOME= detach true",
-        "HOME=relative detach true",
         "mkdir gone && cd gone && rmdir ../gone && detach true",
         "mkdir gone2 && cd gone2 && rmdir ../gone2 && detach -C / ./x",
         "ulimit -n 3; detach true",
@@ -420,5 +475,76 @@ fn strange_surroundings_are_no_reason_to_panic() {
         assert!(sentences, "{script}: {run:?}");
         eventually(|| sandbox.processes().is_empty());
     }
-    assert!(!Path::new("relative").exists());
+}
+
+#[test]
+fn command_killed_before_it_runs_is_125_and_leaves_nothing() {
+    if !is_installed("strace") {
+        return;
+    }
+    // The second call is made on the record that is being written.
+    for call in ["setsid", "fchmod"] {
+        let sandbox = Sandbox::new();
+        let run =
+            sandbox.sh(&format!("strace -f -o ../trace -e trace={call} -e inject={call}:signal=KILL detach sleep 60"));
+        let stderr = "detach: cannot start 'sleep': its process was killed before it ran\n";
+        assert_eq!((run.status, run.stderr.as_str()), (125, stderr), "{call}");
+        assert!(fs::read_to_string(sandbox.path("trace")).unwrap().contains("killed by SIGKILL"), "{call}");
+        assert_eq!(sandbox.files(".log"), [""; 0], "{call}");
+        assert_eq!(sandbox.files(".json"), [""; 0], "{call}");
+        sandbox.jobs(0);
+    }
+}
+
+#[test]
+fn used_up_quota_is_125_where_a_log_is_needed() {
+    if !is_installed("strace") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    for (error, reason) in [("ENOSPC", "no space left on device"), ("EDQUOT", "quota exceeded")] {
+        let script =
+            "strace -f -o trace -e trace=renameat,renameat2 -e inject=renameat,renameat2:error=$0 detach $1 true";
+        for (option, status, kind) in [("", 125, ""), ("-o/dev/null", 0, "warning: ")] {
+            let run = Run::of(sandbox.command("sh").args(["-c", script, error, option]));
+            let stderr = format!("detach: {kind}cannot record job 'true': {reason}\n");
+            assert_eq!((run.status, run.stderr), (status, stderr));
+            sandbox.jobs(0);
+            sandbox.assert_nothing_left();
+        }
+    }
+}
+
+#[test]
+fn state_directory_that_anybody_else_may_use_is_refused() {
+    let sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.state()).unwrap();
+    for mode in [0o740, 0o720, 0o710, 0o704, 0o702, 0o701] {
+        fs::set_permissions(sandbox.state(), fs::Permissions::from_mode(mode)).unwrap();
+        let run = sandbox.detach(["true"]);
+        assert_eq!(run.status, 125, "{mode:o}");
+        assert!(run.stderr.contains(&format!("others may use it: its mode is {mode:o}, not 700\n")), "{run:?}");
+    }
+}
+
+#[test]
+fn relative_home_is_not_used() {
+    let sandbox = Sandbox::new();
+    let run = Run::of(sandbox.command(DETACH).env("HOME", "relative").arg("true"));
+    assert_eq!(run.status, 125);
+    assert!(!sandbox.path("work/relative").exists());
+}
+
+#[test]
+fn help_that_cannot_be_written_is_125() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.sh("detach --help > /dev/full");
+    let stderr = "detach: cannot write to 'stdout': no space left on device\n";
+    assert_eq!((run.status, run.stderr.as_str()), (125, stderr));
+}
+
+#[test]
+fn quiet_start_still_tells_of_errors() {
+    let sandbox = Sandbox::new();
+    assert_fails(&sandbox, ["-q", "./missing"], 127, "detach: cannot run './missing': no such file or directory\n");
 }

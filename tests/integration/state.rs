@@ -52,7 +52,7 @@ fn job_survives_hangup_of_its_terminal() {
 /// INT and TERM and the real-time signals blocked, and SIGCHLD ignored.
 const DIRTY: &str = r"use POSIX;
 my $rt_sigaction = shift;
-$SIG{$_} = 'IGNORE' for qw(INT QUIT TERM USR1 PIPE TSTP CHLD NUM40);
+$SIG{$_} = 'IGNORE' for qw(INT QUIT TERM USR1 PIPE TSTP CHLD NUM40 RTMAX);
 my $ignore = pack('Q4', 1, 0, 0, 0);
 syscall($rt_sigaction, $_, $ignore, 0, 8) == 0 or die for 32, 33;
 my $set = POSIX::SigSet->new(2, 12, 15, 17, 34, 50, 64);
@@ -71,7 +71,7 @@ fn job_has_clean_signals_wherever_detach_was_called() {
     let mut control = sandbox.command("perl").args(["-e", DIRTY, &number, "sleep", "60"]).spawn().unwrap();
     let dirty = Process::new(control.id().cast_signed());
     eventually(|| dirty.words("cmdline").first().is_some_and(|word| word == b"sleep"));
-    assert_eq!(dirty.signals("SigIgn"), [2, 3, 10, 13, 15, 17, 20, 32, 33, 40]);
+    assert_eq!(dirty.signals("SigIgn"), [2, 3, 10, 13, 15, 17, 20, 32, 33, 40, 64]);
     assert_eq!(dirty.signals("SigBlk"), [2, 12, 15, 17, 34, 50, 64]);
     control.kill().unwrap();
     control.wait().unwrap();
@@ -106,29 +106,55 @@ fn sigchld_is_default_unless_asked() {
 }
 
 #[test]
-fn signal_for_the_callers_group_does_not_reach_the_job() {
+fn hangup_is_ignored_before_there_is_a_child() {
     if !is_installed("strace") {
         return;
     }
     let sandbox = Sandbox::new();
-    // The signal comes as late as it can come for the whole group: while the child enters setsid.
-    let run = Run::of(sandbox.command("strace").args([
-        "-f",
-        "-o",
-        "trace",
-        "-e",
-        "trace=setsid",
-        "-e",
-        "inject=setsid:signal=INT",
-        DETACH,
-        "-P",
-        "--wait",
-        "sh",
-        "-c",
-        "echo alive > witness",
-    ]));
-    assert_eq!(run.status, 0, "{run:?}");
-    assert_eq!(fs::read_to_string(sandbox.path("work/witness")).unwrap(), "alive\n");
+    let script = "strace -f -o trace -e trace=rt_sigaction,clone,clone3,vfork,fork detach -o /dev/null true";
+    assert_eq!(sandbox.sh(script).status, 0);
+    let trace = fs::read_to_string(sandbox.path("work/trace")).unwrap();
+    let ignores = trace.find("rt_sigaction(SIGHUP, {sa_handler=SIG_IGN").expect(&trace);
+    let forks = trace.find("CLONE_VFORK").expect(&trace);
+    assert!(ignores < forks, "{trace}");
+}
+
+#[test]
+fn signal_for_the_callers_group_leaves_no_trace_in_the_job() {
+    if !is_installed("strace") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    for signal in ["INT", "HUP", "TERM", "USR1"] {
+        // The signal comes as late as it can come for the whole group: while the child enters setsid.
+        let script = "strace -f -o trace -e trace=setsid -e inject=setsid:signal=$0 \
+            detach -w grep -E '^(Sig|Shd)(Ign|Pnd|Blk)' /proc/self/status";
+        let run = Run::of(sandbox.command("sh").args(["-c", script, signal]));
+        assert_eq!(run.status, 0, "{signal}: {run:?}");
+        let none = "0000000000000000";
+        let expected = format!("SigPnd:\t{none}\nShdPnd:\t{none}\nSigBlk:\t{none}\nSigIgn:\t0000000000000001\n");
+        assert_eq!(sandbox.log(), expected, "{signal}");
+        fs::remove_file(sandbox.state().join(&sandbox.files(".log")[0])).unwrap();
+    }
+}
+
+#[test]
+fn search_goes_on_behind_what_does_not_run() {
+    let sandbox = Sandbox::new();
+    sandbox.script("true", "#!/no/such/interpreter\n");
+    fs::write(sandbox.path("work/file"), "").unwrap();
+    fs::create_dir(sandbox.path("work/directory")).unwrap();
+    fs::create_dir(sandbox.path("work/directory/true")).unwrap();
+    for path in ["file:/bin:/usr/bin", ":/bin:/usr/bin", "directory:/bin:/usr/bin"] {
+        let run = Run::of(sandbox.command(DETACH).env("PATH", path).args(["-w", "true"]));
+        assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{path}");
+    }
+    // Where PATH is not set, it is that of execvp(3).
+    let run = Run::of(sandbox.command(DETACH).env_remove("PATH").args(["-w", "true"]));
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+    // Where nothing runs, the first that was found is told of.
+    let run = Run::of(sandbox.command(DETACH).env("PATH", "directory:").args(["true"]));
+    assert_eq!((run.status, run.stderr.as_str()), (126, "detach: cannot run 'true': is a directory\n"));
 }
 
 #[test]
@@ -137,7 +163,7 @@ fn inherited_descriptors_are_closed() {
     let run = sandbox.sh("exec 9>lock 7<&0; flock 9; detach -P sleep 60; sleep 60 > /dev/null 2>&1 & echo $!");
     let pids: Vec<&str> = run.stdout.lines().collect();
     let [job, control] = [Process::started(pids[0]), Process::started(pids[1])];
-    assert_eq!(job.descriptors().into_keys().collect::<Vec<_>>(), [0, 1, 2]);
+    job.assert_descriptors(&[0, 1, 2]);
     // The control holds the lock, and nobody else.
     assert!(control.descriptors().contains_key(&9));
     assert_eq!(sandbox.sh("flock -n lock true").status, 1);
@@ -149,20 +175,17 @@ fn inherited_descriptors_are_closed() {
 #[test]
 fn descriptors_asked_for_stay_open() {
     let sandbox = Sandbox::new();
-    let job = |arguments: &str| {
+    for (arguments, expected) in [
+        ("--keep-fd 9 sleep 60", &[0, 1, 2, 9][..]),
+        ("--keep-fd 9,4 --keep-fd=3 sleep 60", &[0, 1, 2, 3, 4, 9]),
+        ("sh -c 'exec sleep 60' /dev/fd/63", &[0, 1, 2, 63]),
+        ("--keep-fd 5 sh -c 'exec sleep 60' --in=/proc/self/fd/4", &[0, 1, 2, 4, 5]),
+        ("sh -c 'exec sleep 60' /dev/fd/62 /dev/fd/2147483647", &[0, 1, 2]),
+    ] {
         let script = format!("exec 3>a 4>b 5>c 9>d 63>e; detach -P {arguments}");
         let run = Run::of(sandbox.command("bash").args(["-c", &script]));
-        let job = Process::started(&run.stdout);
-        // The dynamic loader of sleep opens its libraries first.
-        eventually(|| job.words("cmdline").first().is_some_and(|word| word == b"sleep"));
-        eventually(|| job.stat(3).is_some_and(|state| state == "S"));
-        job.descriptors().into_keys().collect::<Vec<_>>()
-    };
-    assert_eq!(job("--keep-fd 9 sleep 60"), [0, 1, 2, 9]);
-    assert_eq!(job("--keep-fd 9,4 --keep-fd=3 sleep 60"), [0, 1, 2, 3, 4, 9]);
-    assert_eq!(job("sh -c 'exec sleep 60' /dev/fd/63"), [0, 1, 2, 63]);
-    assert_eq!(job("--keep-fd 5 sh -c 'exec sleep 60' --in=/proc/self/fd/4"), [0, 1, 2, 4, 5]);
-    assert_eq!(job("sh -c 'exec sleep 60' /dev/fd/62"), [0, 1, 2]);
+        Process::started(&run.stdout).assert_descriptors(expected);
+    }
 }
 
 #[test]
@@ -378,7 +401,7 @@ fn two_hundred_starts_at_once_lose_nothing() {
         .map(|number| {
             let number = format!("{number}");
             let mut command = sandbox.command(DETACH);
-            command.args(["-P", "sh", "-c", "echo output of $0; exec sleep 60", &number]);
+            command.args(["-P", "sh", "-c", "echo output of $0; exec sleep 600", &number]);
             command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
             (number, command.spawn().unwrap())
         })
@@ -425,7 +448,7 @@ fn ordinary_user_and_root_get_the_same() {
         assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{user:?}");
         let job = Process::started(&run.stdout);
         assert_eq!((job.session(), job.terminal(), job.signals("SigIgn")), (job.pid.as_raw(), 0, vec![1]));
-        assert_eq!(job.descriptors().into_keys().collect::<Vec<_>>(), [0, 1, 2]);
+        job.assert_descriptors(&[0, 1, 2]);
         assert_eq!(fs::read_dir(home.join(".local/state/detach")).unwrap().count(), 2);
     }
 }

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 
-use crate::support::{DETACH, Run, Sandbox, Terminal, eventually, mode};
+use crate::support::{DETACH, Process, Run, Sandbox, Terminal, await_result, eventually, mode};
 
 fn null() -> PathBuf {
     PathBuf::from("/dev/null")
@@ -178,6 +178,7 @@ fn dash_leaves_a_stream_as_it_is() {
         ),
         &sandbox.path("p"),
     );
+    job.assert_descriptors(&[0, 1, 2]);
     assert!(job.descriptors().values().all(|path| path.starts_with("/dev/pts")), "{:?}", job.descriptors());
     assert_eq!(sandbox.files(".log"), [""; 0]);
 }
@@ -193,15 +194,58 @@ fn input_option_reads_a_file() {
 
 #[test]
 fn both_streams_share_one_open_file_description() {
+    for options in [&[][..], &["-o", "out"], &["-o", "out", "-e", "./out"]] {
+        let sandbox = Sandbox::new();
+        let job = sandbox.job(options.iter().chain(&["sh", "-c", "printf 12345; exec sleep 60"]));
+        // What was written to stdout has moved the position of stderr.
+        let position = |fd: i32| {
+            let info = fs::read_to_string(job.file(&format!("fdinfo/{fd}"))).unwrap();
+            info.lines().find_map(|line| line.strip_prefix("pos:\t").map(str::to_owned)).unwrap()
+        };
+        eventually(|| position(1) == "5");
+        assert_eq!(position(2), "5", "{options:?}");
+    }
+}
+
+#[test]
+fn terminal_named_as_a_file_does_not_become_the_controlling_one() {
     let sandbox = Sandbox::new();
-    let job = sandbox.job(["sh", "-c", "printf 12345; exec sleep 60"]);
-    eventually(|| sandbox.log() == "12345");
-    // What was written to stdout has moved the position of stderr.
-    let position = |fd: i32| {
-        let info = fs::read_to_string(job.file(&format!("fdinfo/{fd}"))).unwrap();
-        info.lines().find_map(|line| line.strip_prefix("pos:\t").map(str::to_owned)).unwrap()
-    };
-    assert_eq!((position(1).as_str(), position(2).as_str()), ("5", "5"));
+    let mut terminal = Terminal::open(&sandbox);
+    let (_, device) = terminal.run("tty");
+    let device = device.lines().last().unwrap().trim().to_owned();
+    // The terminal has lost its session: whoever leads another may get it.
+    let keeper = terminal.start(
+        &format!("setsid -f sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60'", sandbox.path("k").display()),
+        &sandbox.path("k"),
+    );
+    terminal.type_line("exit");
+    eventually(|| terminal.is_shell_dead());
+    for option in ["-i", "-o", "-e"] {
+        // A session leader without a terminal gets the first that it opens, unless it refuses: open(2).
+        let mut command = sandbox.command("setsid");
+        let mut waiting = command.args([DETACH, "-w", option, &device, "sleep", "60"]).spawn().unwrap();
+        let job = await_result(|| {
+            let jobs = sandbox.processes().into_iter();
+            let mut jobs = jobs.filter(|job| job.pid != keeper.pid && job.words("cmdline")[0] == b"sleep");
+            jobs.next().ok_or_else(String::new)
+        });
+        let leader = Process::new(waiting.id().cast_signed());
+        assert_eq!(leader.session(), leader.pid.as_raw());
+        assert_eq!((leader.terminal(), job.terminal()), (0, 0), "{option}");
+        job.signal(Signal::SIGKILL);
+        waiting.wait().unwrap();
+    }
+}
+
+#[test]
+fn device_that_is_no_terminal_stays() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.sh("detach sleep 60 > /dev/zero 2> /dev/full");
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+    let descriptors = sandbox.jobs(1)[0].descriptors();
+    assert_eq!([&descriptors[&1], &descriptors[&2]], [Path::new("/dev/zero"), Path::new("/dev/full")]);
+    assert_eq!(sandbox.files(".log"), [""; 0]);
+    assert_eq!((&sandbox.records()[0]["stdout"], &sandbox.records()[0]["stderr"]), (&"kept".into(), &"kept".into()));
 }
 
 #[test]
@@ -231,7 +275,7 @@ fn link_in_the_place_of_a_log_is_not_followed() {
     // One of the next PIDs will be the job's, whatever else this machine starts meanwhile.
     let most = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap().trim().parse::<i32>().unwrap();
     let last = fs::read_to_string("/proc/loadavg").unwrap().split_whitespace().last().unwrap().parse::<i32>().unwrap();
-    for next in 1..=3000 {
+    for next in 1..=10_000 {
         symlink(&target, sandbox.state().join(format!("sh-{}.log", (last + next) % most))).unwrap();
     }
     let job = sandbox.job(["sh", "-c", "echo text; exec sleep 60"]);

@@ -368,6 +368,15 @@ impl Process {
         entries.map(|entry| (number(&entry), fs::read_link(entry.path()).unwrap_or_default())).collect()
     }
 
+    /// Exactly these descriptors are open, as soon as the dynamic loader has opened and closed its libraries.
+    #[track_caller]
+    pub fn assert_descriptors(&self, expected: &[i32]) {
+        await_result(|| {
+            let open: Vec<_> = self.descriptors().into_keys().collect();
+            if open == expected { Ok(()) } else { Err(format!("{open:?} are open, not {expected:?}")) }
+        });
+    }
+
     /// A number of /proc/PID/fdinfo/FD, octal.
     #[track_caller]
     pub fn descriptor_flags(&self, fd: i32) -> u32 {

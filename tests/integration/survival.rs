@@ -303,15 +303,16 @@ fn switches(process: &Process) -> Option<u64> {
 ///
 /// The terminal takes whoever reads or writes it with it, and a key or a signal whoever it is sent to. A program
 /// that does neither dies of the shell alone: of the SIGHUP that some shells send their jobs. SIGKILL gives a shell
-/// no time for that.
-fn control_dies(shell: &Shell, event: Event, program: Program) -> bool {
-    program != Program::Resetter
-        || match event {
-            Event::Exit => shell.hangs_up_at_exit,
-            Event::Close | Event::HangUpShell | Event::HangUpGroup => shell.passes_hangup_on,
-            Event::KillShell => false,
-            Event::CtrlC | Event::CtrlZ | Event::CtrlBackslash | Event::HangUpJob => true,
-        }
+/// no time for that. `None`: zsh may find the end of its input first when the terminal closes, and then sends none.
+fn control_dies(shell: &Shell, event: Event, program: Program) -> Option<bool> {
+    match (program, event) {
+        (Program::Writer | Program::Reader, _) => Some(true),
+        (_, Event::Exit) => Some(shell.hangs_up_at_exit),
+        (_, Event::Close) if shell.name == "zsh" => None,
+        (_, Event::Close | Event::HangUpShell | Event::HangUpGroup) => Some(shell.passes_hangup_on),
+        (_, Event::KillShell) => Some(false),
+        (_, Event::CtrlC | Event::CtrlZ | Event::CtrlBackslash | Event::HangUpJob) => Some(true),
+    }
 }
 
 fn assert_survives(shell: &Shell) {
@@ -327,7 +328,9 @@ fn assert_survives(shell: &Shell) {
             let expected = if is_own_wish { Fate::Dead } else { Fate::Alive };
             assert_eq!(fates[&(Launcher::Detach, program)], expected, "{cell}");
             let control = fates[&(Launcher::Plain, program)];
-            assert_eq!(control != Fate::Alive, control_dies(shell, event, program), "the control: {cell}");
+            if let Some(dies) = control_dies(shell, event, program) {
+                assert_eq!(control != Fate::Alive, dies, "the control: {cell}");
+            }
         }
     }
 }

@@ -156,7 +156,8 @@ fn start_never_reads_the_state_directory() {
 #[test]
 fn command_that_fails_while_settling_is_told_with_its_last_words() {
     let sandbox = Sandbox::new();
-    let script = "for i in 1 2 3 4 5 6 7 8 9 10 11; do echo line $i; done; printf '\\033[31mred\\n' >&2; exit 3";
+    let script =
+        "sleep 0.01; for i in 1 2 3 4 5 6 7 8 9 10 11; do echo line $i; done; printf '\\033[31mred\\n' >&2; exit 3";
     let run = sandbox.detach(["--settle", "20s", "sh", "-c", script]);
     let lines = (3..=11).map(|i| format!("  | line {i}\n")).collect::<Vec<_>>().concat();
     let log = format!("~/.local/state/detach/{}", sandbox.files(".log")[0]);
@@ -186,8 +187,11 @@ fn command_that_ends_well_while_settling_is_a_success() {
     let sandbox = Sandbox::new();
     let mut terminal = Terminal::open(&sandbox);
     for (command, note) in [
-        ("true", "detach: 'true' ended with success after #ms\r\n"),
-        ("echo hi", "detach: 'echo' ended with success after #ms, output in ~/.local/state/detach/echo-#.log\r\n"),
+        ("sleep 0.01", "detach: 'sleep' ended with success after #ms\r\n"),
+        (
+            "sh -c 'echo hi; sleep 0.01'",
+            "detach: 'sh' ended with success after #ms, output in ~/.local/state/detach/sh-#.log\r\n",
+        ),
     ] {
         let (status, screen) = terminal.run(&format!("detach --settle 20s {command}"));
         assert_eq!(status, 0);
@@ -332,4 +336,100 @@ fn killed_detach_leaves_the_job_alone() {
     assert!(job.is_alive());
     assert_eq!(sandbox.records().len(), 1);
     assert_eq!(job.parent(), std::process::id().cast_signed());
+}
+
+#[test]
+fn end_of_the_command_is_seen_whenever_it_comes() {
+    if !is_installed("strace") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    // It comes after detach has looked for it, and before detach waits for signals.
+    let script = "timeout 20 strace -f -o trace -e trace=wait4 -e inject=wait4:delay_exit=500000:when=1 \
+        detach -w sleep 0.2";
+    assert_eq!(sandbox.sh(script).status, 0);
+}
+
+#[test]
+fn start_that_is_not_watched_tells_of_no_end() {
+    if !is_installed("strace") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    for option in ["-P", "-P --settle 0"] {
+        // The command has ended long before detach could look.
+        let script = format!(
+            "strace -o trace -e trace=write -e inject=write:delay_enter=300000 detach {option} -o /dev/null false"
+        );
+        let run = sandbox.sh(&script);
+        assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{option}");
+    }
+}
+
+#[test]
+fn wait_has_no_limit_even_with_one_for_settling() {
+    let sandbox = Sandbox::new();
+    for options in [["--wait", "--settle=0"], ["--settle=0", "--wait"]] {
+        let run = sandbox.detach(options.into_iter().chain(["sh", "-c", "sleep 0.01; exit 7"]));
+        assert_eq!(run.status, 7);
+    }
+}
+
+#[test]
+fn last_words_are_the_last_of_many() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.detach(["-w", "sh", "-c", "seq 1 9999; exit 1"]);
+    let lines = (9990..=9999).map(|number| format!("  | {number}\n")).collect::<Vec<_>>().concat();
+    assert!(run.stderr.contains(&format!(":\n{lines}detach: output in ")), "{run:?}");
+}
+
+#[test]
+fn last_words_come_from_the_stream_that_has_some() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("work/err"), "old words\n").unwrap();
+    let run = sandbox.detach(["-w", "-o", "out", "-e", "err", "sh", "-c", "echo new words; exit 1"]);
+    assert!(run.stderr.contains(":\n  | new words\ndetach: "), "{run:?}");
+    let run = sandbox.detach(["-w", "-o", "out", "-e", "err", "sh", "-c", "echo output; echo error >&2; exit 1"]);
+    assert!(run.stderr.contains(":\n  | error\ndetach: "), "{run:?}");
+}
+
+#[test]
+fn last_of_quiet_and_verbose_counts() {
+    let sandbox = Sandbox::new();
+    for (options, is_verbose) in [("-qv", true), ("-vq", false), ("-qvq", false), ("-vqv", true)] {
+        let run = sandbox.detach([options, "true"]);
+        assert_eq!((run.status, !run.stderr.is_empty()), (0, is_verbose), "{options}");
+    }
+}
+
+#[test]
+fn every_interrupt_lets_go_and_says_so() {
+    let sandbox = Sandbox::new();
+    let pid = sandbox.path("work/pid");
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        let _ = fs::remove_file(&pid);
+        // Whatever the test process ignores, which detach would ignore as well.
+        let mut command = sandbox.command("env");
+        command.args(["--default-signal", DETACH, "-vw", "sh", "-c"]);
+        command.arg("echo $$ > pid.new; mv pid.new pid; exec sleep 60").stderr(std::process::Stdio::piped());
+        let waiting = command.spawn().unwrap();
+        let job = process_named_in(&pid);
+        let process = Process::new(waiting.id().cast_signed());
+        eventually(|| process.signals("SigBlk").contains(&17) && !process.signals("SigBlk").contains(&20));
+        process.signal(signal);
+        let run = Run::from(waiting.wait_with_output().unwrap());
+        let note = format!("detach: let go of 'sh', PID {}, which goes on\n", job.pid);
+        assert_eq!((run.status, run.stderr.ends_with(&note)), (128 + signal as i32, true), "{signal}: {run:?}");
+        assert!(job.is_alive());
+    }
+}
+
+#[test]
+fn root_as_home_is_not_shortened() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(DETACH);
+    command.env("HOME", "/").env("XDG_STATE_HOME", sandbox.path("state"));
+    let run = Run::of(command.args(["-vo", "out", "true"]));
+    let out = sandbox.path("work/out").display().to_string();
+    assert!(run.stderr.ends_with(&format!(", output in {out}\n")), "{run:?}");
 }
