@@ -1,4 +1,7 @@
 //! What is written about the program agrees with the program.
+//!
+//! The options of the help, the manual page and the README, the version, and how both pages look. The completions
+//! have a module of their own.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,7 @@
 //! What goes wrong, to the letter: the sentence, the exit status, and nothing left behind.
+//!
+//! Commands that cannot be run, directories and files that cannot be used, limits, full disks, wrong usage, messages
+//! that cannot be written, and processes killed in between.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -1,4 +1,7 @@
 //! The state in which a command starts: the same wherever detach was called, and the caller's where it should be.
+//!
+//! Sessions, signals, descriptors, directory, umask, arguments and environment, read from /proc. Where the streams go
+//! is in `streams`, what survives in `survival` and `remote`.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -10,7 +13,7 @@ use nix::libc;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    DETACH, Process, Run, Sandbox, Terminal, await_result, bytes, eventually, is_installed, process_named_in,
+    DETACH, Process, Run, Sandbox, Terminal, await_result, bytes, eventually, is_installed, process_named_in, sleeper,
 };
 
 const NULL: &str = "/dev/null";
@@ -346,7 +349,7 @@ fn closed_standard_streams_do_no_harm() {
     let sandbox = Sandbox::new();
     for (number, script) in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"].into_iter().enumerate() {
         let pid = sandbox.path(&format!("pid{number}"));
-        let inner = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60", pid.display());
+        let inner = sleeper(&pid);
         let run = Run::of(sandbox.command("sh").args(["-c", &format!("exec detach sh -c '{inner}' {script}")]));
         assert_eq!(run.status, 0, "{script}: {run:?}");
         let job = process_named_in(&pid);

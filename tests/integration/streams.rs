@@ -1,4 +1,7 @@
 //! Where stdin, stdout and stderr of a job go, and the log.
+//!
+//! Terminals, pipes, sockets, files and devices, by the rule and by the options; who may read the log, and where it
+//! is. What is said about it is in `watching`.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -10,7 +13,7 @@ use std::process::Stdio;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 
-use crate::support::{DETACH, Process, Run, Sandbox, Terminal, await_result, eventually, mode};
+use crate::support::{DETACH, Process, Run, Sandbox, Terminal, await_result, eventually, mode, sleeper};
 
 fn null() -> PathBuf {
     PathBuf::from("/dev/null")
@@ -40,10 +43,7 @@ fn other_side_of_the_terminal_sees_the_end_while_the_job_runs() {
     assert!(job.is_alive());
 
     let mut terminal = Terminal::open(&sandbox);
-    let control = terminal.start(
-        &format!("setsid -f sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60'", sandbox.path("c").display()),
-        &sandbox.path("c"),
-    );
+    let control = terminal.start(&format!("setsid -f sh -c '{}'", sleeper(&sandbox.path("c"))), &sandbox.path("c"));
     terminal.type_line("exit");
     eventually(|| terminal.is_shell_dead());
     assert!(!terminal.has_ended(), "the control holds the terminal");
@@ -171,13 +171,7 @@ fn dash_leaves_a_stream_as_it_is() {
     assert_eq!((run.status, run.stdout.as_str(), run.stderr.as_str()), (0, "", "err\n"));
 
     let mut terminal = Terminal::open(&sandbox);
-    let job = terminal.start(
-        &format!(
-            "detach -i - -o - sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60'",
-            sandbox.path("p").display()
-        ),
-        &sandbox.path("p"),
-    );
+    let job = terminal.start(&format!("detach -i - -o - sh -c '{}'", sleeper(&sandbox.path("p"))), &sandbox.path("p"));
     job.assert_descriptors(&[0, 1, 2]);
     assert!(job.descriptors().values().all(|path| path.starts_with("/dev/pts")), "{:?}", job.descriptors());
     assert_eq!(sandbox.files(".log"), [""; 0]);
@@ -214,10 +208,7 @@ fn terminal_named_as_a_file_does_not_become_the_controlling_one() {
     let (_, device) = terminal.run("tty");
     let device = device.lines().last().unwrap().trim().to_owned();
     // The terminal has lost its session: whoever leads another may get it.
-    let keeper = terminal.start(
-        &format!("setsid -f sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60'", sandbox.path("k").display()),
-        &sandbox.path("k"),
-    );
+    let keeper = terminal.start(&format!("setsid -f sh -c '{}'", sleeper(&sandbox.path("k"))), &sandbox.path("k"));
     terminal.type_line("exit");
     eventually(|| terminal.is_shell_dead());
     for option in ["-i", "-o", "-e"] {

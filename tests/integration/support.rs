@@ -416,6 +416,11 @@ fn stat_field(pid: Pid, number: usize) -> Option<String> {
     rest.split_ascii_whitespace().nth(number - 3).map(str::to_owned)
 }
 
+/// A script of sh that writes its PID to `file`, whole, and becomes a sleep.
+pub fn sleeper(file: &Path) -> String {
+    format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60", file.display())
+}
+
 /// A process that has written its PID to `file`, or is about to.
 #[track_caller]
 pub fn process_named_in(file: &Path) -> Process {

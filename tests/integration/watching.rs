@@ -1,10 +1,13 @@
 //! Settling, `--wait`, the record, and what the user sees.
+//!
+//! How an end is noticed and told, how a wait is ended, what is said on a terminal and elsewhere, and what a record
+//! holds. Errors of detach itself are in `failures`.
 
 use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::support::{DETACH, Process, Run, Sandbox, Terminal, eventually, is_installed, process_named_in};
+use crate::support::{DETACH, Process, Run, Sandbox, Terminal, eventually, is_installed, process_named_in, sleeper};
 
 /// `text` with every run of digits that a time or a PID could be replaced by `#`.
 fn without_numbers(text: &str) -> String {
@@ -290,7 +293,7 @@ fn hangup_ends_a_wait_unless_the_caller_ignores_it() {
     for (trap, survives) in [("", false), ("trap '' HUP;", true)] {
         let pid = sandbox.path("work/pid");
         let _ = fs::remove_file(&pid);
-        let inner = "echo $$ > pid.new; mv pid.new pid; exec sleep 60";
+        let inner = sleeper(&pid);
         let script = format!("{trap} exec detach --wait sh -c '{inner}'");
         let mut waiting = sandbox.command("sh").args(["-c", &script]).spawn().unwrap();
         let job = process_named_in(&pid);
@@ -328,8 +331,7 @@ fn waiting_detach_can_be_stopped_and_continued() {
 fn killed_detach_leaves_the_job_alone() {
     let sandbox = Sandbox::new();
     let pid = sandbox.path("work/pid");
-    let inner = "echo $$ > pid.new; mv pid.new pid; exec sleep 60";
-    let mut waiting = sandbox.command(DETACH).args(["--wait", "sh", "-c", inner]).spawn().unwrap();
+    let mut waiting = sandbox.command(DETACH).args(["--wait", "sh", "-c", &sleeper(&pid)]).spawn().unwrap();
     let job = process_named_in(&pid);
     waiting.kill().unwrap();
     waiting.wait().unwrap();
@@ -411,7 +413,7 @@ fn every_interrupt_lets_go_and_says_so() {
         // Whatever the test process ignores, which detach would ignore as well.
         let mut command = sandbox.command("env");
         command.args(["--default-signal", DETACH, "-vw", "sh", "-c"]);
-        command.arg("echo $$ > pid.new; mv pid.new pid; exec sleep 60").stderr(std::process::Stdio::piped());
+        command.arg(sleeper(&pid)).stderr(std::process::Stdio::piped());
         let waiting = command.spawn().unwrap();
         let job = process_named_in(&pid);
         let process = Process::new(waiting.id().cast_signed());
