@@ -5,6 +5,7 @@
 _detach() {
     # Every option, with the kind of its value.
     local -A takes=(
+        [-F]= [--full]=
         [-o]=FILE [--output]=FILE
         [-e]=FILE [--error]=FILE
         [-i]=FILE [--input]=FILE
@@ -12,6 +13,7 @@ _detach() {
         [-m]=MODE [--umask]=MODE
         [--keep-fd]=N
         [--sigchld]=HOW
+        [--pidfile]=FILE
         [-N]=NAME [--name]=NAME
         [-w]= [--wait]=
         [--settle]=DURATION

@@ -15,7 +15,7 @@ use jiff::SignedDuration;
 use nix::sys::stat::Mode;
 
 use crate::error::{Error, quote};
-use crate::launch::{Start, Watch};
+use crate::launch::{Sequence, Start, Watch};
 use crate::session::Disposition;
 use crate::streams::Target;
 use crate::ui::Verbosity;
@@ -67,6 +67,7 @@ fn grammar() -> Command {
         .disable_help_flag(true)
         .disable_version_flag(true)
         .args([
+            flag("full").short('F').help("Perform the complete daemon sequence"),
             file("output").short('o').help("Append stdout and stderr to FILE; '-' keeps both"),
             file("error").short('e').help("Append stderr to FILE; '-' keeps it"),
             file("input").short('i').help("Read stdin from FILE; '-' keeps it"),
@@ -81,6 +82,7 @@ fn grammar() -> Command {
                 .value_parser(parse_fd)
                 .help("Keep descriptor N open (repeatable, or N,N)"),
             value("sigchld", "HOW").value_parser(parse_sigchld).help("Disposition of SIGCHLD: 'default' or 'ignore'"),
+            file("pidfile").help("Write the PID to FILE, locked while COMMAND lives"),
             value("name", "NAME")
                 .short('N')
                 .value_parser(value_parser!(OsString))
@@ -138,7 +140,8 @@ fn mean(typed: &mut ArgMatches) -> Result<Start, Error> {
         (false, Some(limit)) => Watch::For(limit),
         (false, None) => Watch::Default,
     };
-    Ok(Start {
+    let sequence = if typed.get_flag("full") { Sequence::Daemon } else { Sequence::Leader };
+    let mut start = Start {
         command,
         name,
         input: typed.remove_one("input").map(target),
@@ -147,11 +150,26 @@ fn mean(typed: &mut ArgMatches) -> Result<Start, Error> {
         directory: typed.remove_one::<OsString>("chdir").map(PathBuf::from),
         umask: typed.remove_one("umask"),
         keep_fds: typed.remove_many("keep-fd").unwrap_or_default().collect(),
-        sigchld: typed.remove_one("sigchld").unwrap_or(Disposition::Default),
+        sigchld: Disposition::Default,
+        sequence,
+        pidfile: typed.remove_one::<OsString>("pidfile").map(PathBuf::from),
         watch,
         print_pid: typed.get_flag("print-pid"),
         json: typed.get_flag("json"),
-    })
+    };
+    if sequence == Sequence::Daemon {
+        // What the daemon sequence does unless an option says otherwise.
+        let null = || Target::File("/dev/null".into());
+        start.input.get_or_insert_with(null);
+        start.output.get_or_insert_with(null);
+        start.directory.get_or_insert_with(|| "/".into());
+        start.umask.get_or_insert(Mode::empty());
+        start.sigchld = Disposition::Ignored;
+    }
+    if let Some(sigchld) = typed.remove_one("sigchld") {
+        start.sigchld = sigchld;
+    }
+    Ok(start)
 }
 
 /// A name becomes part of the name of a file, and is what a job is called by.

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::unistd::Pid;
 
 /// detach itself failed, wrong usage included.
 pub const FAILED: u8 = 125;
@@ -37,6 +38,8 @@ pub enum Error {
     KeepDescriptor { fd: RawFd },
     /// The directory of logs and records is open to others.
     ExposedDirectory { path: PathBuf, mode: u32 },
+    /// A pidfile is locked by the process that lives.
+    PidFileHeld { path: PathBuf, holder: Option<Pid> },
     /// The record could not be written. Ends a start only when there is no room for a log either.
     NoRecord { name: OsString, reason: String },
     /// A log or a record needs a place, and the environment names none.
@@ -101,6 +104,12 @@ impl Display for Error {
                     "cannot use directory {}: others may use it: its mode is {mode:03o}, not 700",
                     quote(path.as_os_str())
                 )
+            }
+            Self::PidFileHeld { path, holder: Some(pid) } => {
+                write!(f, "cannot use pidfile {}: process {pid} holds it", quote(path.as_os_str()))
+            }
+            Self::PidFileHeld { path, holder: None } => {
+                write!(f, "cannot use pidfile {}: another process holds it", quote(path.as_os_str()))
             }
             Self::NoRecord { name, reason } => write!(f, "cannot record job {}: {reason}", quote(name)),
             Self::NoStateDirectory => {

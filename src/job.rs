@@ -72,44 +72,36 @@ impl Serialize for Destination {
 
 /// What is known of a job when it starts. Written as JSON.
 #[derive(Debug)]
-pub struct Record<'a> {
-    pub version: u32,
-    pub pid: i32,
-    /// Clock ticks after boot, see [`Identity`]; absent, as the boot id, where /proc does not tell.
-    pub start_time: Option<u64>,
-    pub boot_id: Option<&'a str>,
+pub struct Record {
+    pub pid: Pid,
+    /// Absent where /proc does not tell.
+    pub identity: Option<Identity>,
     /// Milliseconds since 1970-01-01 00:00 UTC.
     pub started_at_ms: u64,
     pub name: Text,
     pub argv: Vec<Text>,
     /// The working directory of the command; absent where it has no name any more.
     pub directory: Option<Text>,
-    pub stdout: &'a Destination,
-    pub stderr: &'a Destination,
+    pub stdout: Destination,
+    pub stderr: Destination,
+    /// How it was started: printed, not stored.
+    pub steps: Vec<Step>,
 }
 
-impl<'a> Record<'a> {
-    /// The record of process `pid`, to be called by that process in the directory of the command.
-    pub fn new(
-        pid: Pid,
-        identity: Option<&'a Identity>,
-        name: &OsStr,
-        argv: &[OsString],
-        output: &'a [Destination; 2],
-    ) -> Self {
+impl Record {
+    /// The record of the calling process, which is to become the command, in its directory.
+    pub fn of_this_process(name: &OsStr, argv: &[OsString], [stdout, stderr]: [Destination; 2]) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let [stdout, stderr] = output;
         Self {
-            version: VERSION,
-            pid: pid.as_raw(),
-            start_time: identity.map(|identity| identity.start_time),
-            boot_id: identity.map(|identity| identity.boot_id.as_str()),
+            pid: Pid::this(),
+            identity: Identity::of_this_process(),
             started_at_ms: now.as_millis().try_into().unwrap_or(u64::MAX),
             name: name.into(),
             argv: argv.iter().map(Into::into).collect(),
             directory: env::current_dir().ok().map(|path| path.as_os_str().into()),
             stdout,
             stderr,
+            steps: Vec::new(),
         }
     }
 
@@ -121,19 +113,45 @@ impl<'a> Record<'a> {
     }
 }
 
-impl Serialize for Record<'_> {
+impl Serialize for Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Record", 10)?;
-        fields.serialize_field("version", &self.version)?;
-        fields.serialize_field("pid", &self.pid)?;
-        fields.serialize_field("start_time", &self.start_time)?;
-        fields.serialize_field("boot_id", &self.boot_id)?;
+        let identity = self.identity.as_ref();
+        let mut fields = serializer.serialize_struct("Record", 11)?;
+        fields.serialize_field("version", &VERSION)?;
+        fields.serialize_field("pid", &self.pid.as_raw())?;
+        fields.serialize_field("start_time", &identity.map(|identity| identity.start_time))?;
+        fields.serialize_field("boot_id", &identity.map(|identity| &identity.boot_id))?;
         fields.serialize_field("started_at_ms", &self.started_at_ms)?;
         fields.serialize_field("name", &self.name)?;
         fields.serialize_field("argv", &self.argv)?;
         fields.serialize_field("directory", &self.directory)?;
-        fields.serialize_field("stdout", self.stdout)?;
-        fields.serialize_field("stderr", self.stderr)?;
+        fields.serialize_field("stdout", &self.stdout)?;
+        fields.serialize_field("stderr", &self.stderr)?;
+        if !self.steps.is_empty() {
+            fields.serialize_field("steps", &self.steps)?;
+        }
+        fields.end()
+    }
+}
+
+/// One step of a start, as reported by the process that took it.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub pid: Pid,
+    /// Its number in the daemon sequence.
+    pub number: Option<u8>,
+    /// The system call, or what stands for several.
+    pub name: &'static str,
+    pub result: String,
+}
+
+impl Serialize for Step {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Step", 4)?;
+        fields.serialize_field("pid", &self.pid.as_raw())?;
+        fields.serialize_field("number", &self.number)?;
+        fields.serialize_field("name", self.name)?;
+        fields.serialize_field("result", &self.result)?;
         fields.end()
     }
 }

@@ -7,7 +7,9 @@ mod command;
 mod error;
 mod job;
 mod launch;
+mod pidfile;
 mod proc;
+mod sequence;
 #[allow(unsafe_code)]
 mod session;
 mod streams;

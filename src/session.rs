@@ -14,9 +14,9 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, clone};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
-use nix::sys::prctl::set_dumpable;
+use nix::sys::prctl::{set_child_subreaper, set_dumpable};
 use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::{Pid, setpgid, setsid};
 
 use crate::error::errno;
 
@@ -135,25 +135,49 @@ pub fn lead_new_session() -> nix::Result<Pid> {
     setsid()
 }
 
-/// Gives every signal the state that a command expects: SIGHUP ignored, SIGCHLD as asked, all others default,
-/// nothing pending, nothing blocked.
-///
-/// What is pending was sent to the process group that the child has left, or is the echo of a limit that detach
-/// itself has met (SIGXFSZ): it was never meant for the command. POSIX drops a pending signal when it is ignored.
-pub fn reset_signals(sigchld: Disposition) -> nix::Result<()> {
-    let pending = pending_signals()?;
+/// Makes this process the leader of a new process group in its session.
+pub fn lead_new_group() -> nix::Result<Pid> {
+    let this = Pid::this();
+    setpgid(this, this).map(|()| this)
+}
+
+/// Makes this process the parent of every descendant whose own parent ends: a subreaper, see prctl(2).
+pub fn adopt_orphans() -> nix::Result<()> {
+    set_child_subreaper(true)
+}
+
+/// Gives every signal the disposition that a command expects: SIGHUP ignored, SIGCHLD as asked, all others default.
+pub fn reset_dispositions(sigchld: Disposition) -> nix::Result<()> {
     for number in 1..=libc::SIGRTMAX() {
-        let to = match number {
-            libc::SIGKILL | libc::SIGSTOP | libc::SIGHUP => continue,
-            libc::SIGCHLD => sigchld,
-            _ => Disposition::Default,
-        };
-        if is_member(&pending, number) {
-            set_raw_disposition(number, Disposition::Ignored)?;
+        if let Some(disposition) = disposition_of_command(number, sigchld) {
+            set_raw_disposition(number, disposition)?;
         }
-        set_raw_disposition(number, to)?;
+    }
+    Ok(())
+}
+
+/// Lets every signal through again, but none that is pending: it was sent to the process group that the child has
+/// left, or is the echo of a limit that detach itself has met (SIGXFSZ), and never meant for the command. POSIX drops
+/// a pending signal when it is ignored.
+pub fn unblock_signals(sigchld: Disposition) -> nix::Result<()> {
+    let pending = pending_signals()?;
+    for number in (1..=libc::SIGRTMAX()).filter(|number| is_member(&pending, *number)) {
+        if let Some(disposition) = disposition_of_command(number, sigchld) {
+            set_raw_disposition(number, Disposition::Ignored)?;
+            set_raw_disposition(number, disposition)?;
+        }
     }
     SigSet::empty().thread_set_mask()
+}
+
+/// What signal `number` is to do to a command; `None` for those that cannot be changed.
+fn disposition_of_command(number: i32, sigchld: Disposition) -> Option<Disposition> {
+    match number {
+        libc::SIGKILL | libc::SIGSTOP => None,
+        libc::SIGHUP => Some(Disposition::Ignored),
+        libc::SIGCHLD => Some(sigchld),
+        _ => Some(Disposition::Default),
+    }
 }
 
 fn pending_signals() -> nix::Result<libc::sigset_t> {
@@ -219,16 +243,27 @@ fn close_range(first: RawFd, last: RawFd) -> nix::Result<()> {
     }
 }
 
-/// What [`close_range`] does, for kernels that cannot: the open descriptors are listed in /proc.
+/// What [`close_range`] does, for kernels that cannot.
 fn close_listed_descriptors(first: RawFd, last: RawFd) -> nix::Result<()> {
+    for fd in list_descriptors()?.into_iter().filter(|fd| (first..=last).contains(fd)) {
+        // SAFETY: as in `close_range`. The descriptor that has read the list is in it, and closed already.
+        unsafe { libc::close(fd) };
+    }
+    Ok(())
+}
+
+/// How many descriptors from 3 on are open and not in `keep`; `None` where /proc does not tell.
+pub fn count_others(keep: &[RawFd]) -> Option<usize> {
+    let open = list_descriptors().ok()?;
+    Some(open.iter().filter(|fd| **fd > 2 && !keep.contains(fd) && is_open(**fd)).count())
+}
+
+/// The open descriptors, as /proc lists them, among them that of the list itself.
+fn list_descriptors() -> nix::Result<Vec<RawFd>> {
     let mut open = Vec::new();
     for entry in fs::read_dir("/proc/self/fd").map_err(|error| errno(&error))? {
         let name = entry.map_err(|error| errno(&error))?.file_name();
         open.extend(name.to_str().and_then(|name| name.parse::<RawFd>().ok()));
     }
-    for fd in open.into_iter().filter(|fd| (first..=last).contains(fd)) {
-        // SAFETY: as in `close_range`. The descriptor that has read the list is in it, and closed already.
-        unsafe { libc::close(fd) };
-    }
-    Ok(())
+    Ok(open)
 }

@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -132,6 +132,19 @@ impl Streams {
     /// Whether the job needs a log of its own.
     pub fn need_log(&self) -> bool {
         matches!(self.output, Output::Log) || matches!(self.error, Output::Log)
+    }
+
+    /// The descriptors of the files that were opened.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let input = match &self.input {
+            Input::Opened(opened) => Some(opened),
+            Input::Keep => None,
+        };
+        let outputs = [&self.output, &self.error].into_iter().filter_map(|output| match output {
+            Output::Opened(opened) => Some(opened),
+            _ => None,
+        });
+        input.into_iter().chain(outputs).map(|opened| opened.file.as_raw_fd()).collect()
     }
 
     /// Puts the streams in place. Called in the child, with the log if one is needed.

@@ -11,6 +11,7 @@ use std::path::Path;
 use nu_ansi_term::{Color, Style};
 
 use crate::error::{Error, show};
+use crate::job::{Destination, Step};
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +55,24 @@ impl Ui {
     pub fn note(&self, text: impl Display) {
         if self.is_verbose() || self.is_terminal && self.verbosity == Verbosity::Normal {
             self.write(Style::new().dimmed(), &text.to_string());
+        }
+    }
+
+    /// Every step of a start, in columns, if steps are asked for.
+    pub fn note_steps(&self, steps: &[Step]) {
+        let width = |text: &dyn Fn(&Step) -> usize| steps.iter().map(text).max().unwrap_or(0);
+        let pid_width = width(&|step| step.pid.to_string().len());
+        let name_width = width(&|step| step.name.len());
+        let are_numbered = steps.iter().any(|step| step.number.is_some());
+        for step in steps.iter().filter(|_| self.is_verbose()) {
+            let number = match step.number {
+                Some(number) => format!("{number} "),
+                None if are_numbered => "  ".to_owned(),
+                None => String::new(),
+            };
+            let pid = self.strong(format_args!("{:pid_width$}", step.pid.as_raw()));
+            let name = self.strong(format_args!("{:name_width$}", step.name));
+            self.note(format_args!("{pid} {number}{name} {}", step.result));
         }
     }
 
@@ -121,5 +140,20 @@ pub fn shorten_home(path: &Path) -> String {
     match home.as_ref().and_then(|home| path.strip_prefix(home).ok()) {
         Some(rest) => format!("~/{}", show(rest)),
         None => show(path),
+    }
+}
+
+/// Where the output goes, as the end of a sentence.
+pub fn describe_output(output: &[Destination; 2]) -> String {
+    let place = |destination: &Destination| match destination {
+        Destination::Log(path) | Destination::File(path) => format!("in {}", shorten_home(path.as_path())),
+        Destination::Discarded => "discarded".to_owned(),
+        Destination::Kept => "left as it is".to_owned(),
+    };
+    let [stdout, stderr] = output;
+    if stdout == stderr {
+        format!("output {}", place(stdout))
+    } else {
+        format!("stdout {}, stderr {}", place(stdout), place(stderr))
     }
 }
