@@ -38,7 +38,7 @@ pub enum Error {
     KeepDescriptor { fd: RawFd },
     /// The directory of logs and records is open to others.
     ExposedDirectory { path: PathBuf, mode: u32 },
-    /// A pidfile is locked by the process that lives.
+    /// A pidfile is locked by a process, which may not be to be seen from here.
     PidFileHeld { path: PathBuf, holder: Option<Pid> },
     /// The record could not be written. Ends a start only when there is no room for a log either.
     NoRecord { name: OsString, reason: String },
@@ -130,7 +130,10 @@ impl Display for Error {
 
 /// The plain reason of an error number, in lower case: `no such file or directory`.
 pub fn reason(errno: Errno) -> String {
-    let description = errno.desc();
+    let description = match errno {
+        Errno::EAGAIN => "Resource temporarily unavailable",
+        errno => errno.desc(),
+    };
     let mut letters = description.chars();
     match (letters.next(), letters.next()) {
         (Some(first), Some(second)) if second.is_lowercase() => {

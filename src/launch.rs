@@ -74,8 +74,7 @@ pub fn start(start: &Start, ui: &Ui) -> Result<u8, Error> {
         Watch::For(limit) => Some(limit),
         Watch::ToTheEnd => None,
     };
-    let is_watched = limit != Some(Duration::ZERO);
-    let mut launch = Launch::prepare(start, is_watched, ui.is_verbose() || start.json)?;
+    let mut launch = Launch::prepare(start, ui.is_verbose() || start.json)?;
     let ignored = watch::ignored_signals();
     let begun = Instant::now();
     let spawned = launch.spawn();

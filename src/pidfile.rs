@@ -1,106 +1,111 @@
 //! The file that holds the PID of a command, locked as long as the command lives.
 //!
 //! The lock is a POSIX record lock, see fcntl(2): it belongs to the process of the command, survives the exec, is not
-//! passed on to children, and ends with the process, however that ends. So a stale file needs no cleaning up, and who
-//! holds it can be asked. Closing the descriptor gives it up.
+//! inherited by children, and ends with the process, however that ends. So a stale file needs no cleaning up, and who
+//! holds it can be asked. It is lost when the process closes any descriptor of the file: it is taken after all
+//! descriptors have been closed and redirected, under a number that programs do not use for their own.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::unistd::Pid;
 
 use crate::error::{Error, errno};
+use crate::session::own_descriptor;
 
-/// A pidfile, open.
-pub struct PidFile {
-    path: PathBuf,
+/// Shells use descriptors up to 9 in scripts, and some from 10 on for themselves.
+const LOWEST_DESCRIPTOR: RawFd = 64;
+/// How often a file is tried again that another start has just removed or given up.
+const MOST_TRIES: usize = 100;
+
+/// A pidfile that the calling process holds.
+pub struct PidFile<'a> {
+    path: &'a Path,
     file: File,
+    is_new: bool,
 }
 
-impl PidFile {
-    /// Opens `path`, relative to the caller's directory, and makes it if need be. A link could lead anywhere, and is
-    /// refused, as is whatever cannot be locked and written as a file can.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+impl<'a> PidFile<'a> {
+    /// Opens `path`, which is absolute, makes it if need be, locks it for the calling process, and writes its PID and
+    /// a newline. The descriptor stays open across an exec, and the lock with it.
+    ///
+    /// Fails if another process holds it, and if `is_in_use` says of its status that a stream leads there. A link
+    /// could lead anywhere, and is refused, as is whatever is no file.
+    pub fn take(path: &'a Path, is_in_use: impl Fn(&Metadata) -> bool) -> Result<Self, Error> {
         let refuse = |reason: &str| Error::Path { verb: "use pidfile", path: path.to_owned(), reason: reason.into() };
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o644);
-        let opened = options.custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK).open(path);
-        let file = opened.map_err(|error| match errno(&error) {
+        let failed = |errno| match errno {
             Errno::ELOOP => refuse("it is a symbolic link"),
             errno => Error::path("use pidfile", path, errno),
-        })?;
-        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-            return Err(refuse("it is not a regular file"));
-        }
-        // Absolute, because the command may start in another directory.
-        let path = std::path::absolute(path).map_err(|error| Error::path("use pidfile", path, errno(&error)))?;
-        Ok(Self { path, file })
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Locks the file for the calling process and writes `pid` and a newline. Fails if another process has it locked.
-    pub fn lock_and_write(&self, pid: Pid) -> Result<(), Error> {
-        let failed = |errno| Error::path("lock pidfile", &self.path, errno);
-        match self.try_lock() {
-            Ok(()) => (),
-            Err(Errno::EACCES | Errno::EAGAIN) => {
-                return Err(Error::PidFileHeld { path: self.path.clone(), holder: self.holder() });
+        };
+        for _ in 0..MOST_TRIES {
+            let pidfile = Self::open(path).map_err(failed)?;
+            let status = pidfile.file.metadata().map_err(|error| failed(errno(&error)))?;
+            if !status.is_file() {
+                return Err(refuse("it is not a regular file"));
             }
-            Err(errno) => return Err(failed(errno)),
+            if is_in_use(&status) {
+                return Err(refuse("a standard stream leads there as well"));
+            }
+            match fcntl(&pidfile.file, FcntlArg::F_SETLK(&whole_file())) {
+                Ok(_) if pidfile.is_in_place(&status) => {
+                    pidfile.write().map_err(|error| Error::path("write pidfile", path, errno(&error)))?;
+                    return Ok(pidfile);
+                }
+                // A start that has failed has removed it between the open and the lock.
+                Ok(_) => (),
+                Err(Errno::EACCES | Errno::EAGAIN) => {
+                    if let Some(holder) = pidfile.holder() {
+                        return Err(Error::PidFileHeld { path: path.to_owned(), holder });
+                    }
+                    // Whoever held it has ended meanwhile.
+                }
+                Err(errno) => return Err(failed(errno)),
+            }
         }
-        // A start that failed may have removed it between the open and the lock.
-        if !self.is_in_place() {
-            return Err(failed(Errno::ESTALE));
-        }
-        let written = self.file.set_len(0).and_then(|()| self.file.write_all_at(format!("{pid}\n").as_bytes(), 0));
-        written.map_err(|error| Error::path("write pidfile", &self.path, errno(&error)))
+        Err(refuse("other starts keep changing it"))
     }
 
-    /// Leaves the descriptor open across the exec: the lock is given up with it.
-    pub fn keep_open(&self) -> nix::Result<()> {
-        fcntl(&self.file, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
+    fn open(path: &'a Path) -> nix::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK);
+        // First as a new file, to know whether it is ours to remove again.
+        let (opened, is_new) = match options.clone().create_new(true).open(path) {
+            Err(error) if errno(&error) == Errno::EEXIST => (options.create(true).truncate(false).open(path), false),
+            other => (other, true),
+        };
+        let low = opened.map_err(|error| errno(&error))?;
+        let high = fcntl(&low, FcntlArg::F_DUPFD(LOWEST_DESCRIPTOR))?;
+        Ok(Self { path, file: own_descriptor(high).into(), is_new })
     }
 
-    /// Removes the file after a start that failed, unless another process has taken it.
-    pub fn remove_if_free(&self) {
-        if self.try_lock().is_ok() && self.is_in_place() {
-            // Whoever removed it first has done what was to be done.
-            let _ = std::fs::remove_file(&self.path);
-        }
+    fn write(&self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.write_all_at(format!("{}\n", Pid::this()).as_bytes(), 0)
     }
 
-    fn try_lock(&self) -> nix::Result<()> {
-        fcntl(&self.file, FcntlArg::F_SETLK(&whole_file())).map(drop)
+    /// Takes it back after a start that failed: removes it if it was made for that, else empties it.
+    pub fn give_back(self) {
+        // There is nobody to tell, and the lock ends in any case.
+        let _ = if self.is_new { std::fs::remove_file(self.path) } else { self.file.set_len(0) };
     }
 
-    /// The process that has it locked; `None` when it cannot be seen from here, or has ended just now.
-    fn holder(&self) -> Option<Pid> {
+    /// The process that has it locked, which may not be to be seen from here; `None` when nobody has.
+    fn holder(&self) -> Option<Option<Pid>> {
         let mut lock = whole_file();
         fcntl(&self.file, FcntlArg::F_GETLK(&mut lock)).ok()?;
-        (i32::from(lock.l_type) != libc::F_UNLCK && lock.l_pid > 0).then(|| Pid::from_raw(lock.l_pid))
+        let is_held = i32::from(lock.l_type) != libc::F_UNLCK;
+        is_held.then(|| (lock.l_pid > 0).then(|| Pid::from_raw(lock.l_pid)))
     }
 
-    fn is_in_place(&self) -> bool {
-        let same = || -> io::Result<bool> {
-            let (open, named) = (self.file.metadata()?, std::fs::symlink_metadata(&self.path)?);
-            Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
-        };
-        same().unwrap_or(false)
-    }
-}
-
-impl AsRawFd for PidFile {
-    fn as_raw_fd(&self) -> RawFd {
-        self.file.as_raw_fd()
+    fn is_in_place(&self, status: &Metadata) -> bool {
+        std::fs::symlink_metadata(self.path)
+            .is_ok_and(|named| (named.dev(), named.ino()) == (status.dev(), status.ino()))
     }
 }
 

@@ -1,15 +1,16 @@
-//! The way from detach to a running command: what is prepared, and the steps of the new process in their order, as
-//! session leader or by the daemon sequence.
+//! The way from detach to a running command: what is prepared, and the steps of the new process in their order.
 //!
-//! The system calls are in `session`, the files in `streams`, `job` and `pidfile`, the search and the exec in `command`.
-//! What is told about it is in `launch`.
+//! As session leader: `spawn` forks, `become_leader` makes the session, `become_command` does the rest. By the daemon
+//! sequence: `spawn` forks (1), `leave_session` makes the session (2) and forks again (3), `become_daemon` makes the
+//! process group, and `become_command` does the rest: chdir (4), umask (5), close (6), redirect (7), SIGCHLD (8), exec.
+//! The system calls are in `session`, what is told about it is in `launch`.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use nix::errno::Errno;
@@ -31,11 +32,10 @@ pub struct Launch<'a> {
     start: &'a Start,
     command: Command,
     pub streams: Streams,
-    pidfile: Option<PidFile>,
+    pidfile: Option<PathBuf>,
     keep_fds: Vec<RawFd>,
     state: Result<StateDirectory, Error>,
     umask: Mode,
-    is_watched: bool,
     names_steps: bool,
 
     /// What has been done so far, if that is to be told.
@@ -47,26 +47,24 @@ pub struct Launch<'a> {
     /// Why the record is not stored.
     pub record_fault: Option<Error>,
     log: Option<PathBuf>,
+    child: Option<Pid>,
     is_executing: bool,
     failure: Option<Error>,
 }
 
 impl<'a> Launch<'a> {
     /// Looks at and opens whatever the start needs, as far as that can be done before there is a new process.
-    pub fn prepare(start: &'a Start, is_watched: bool, names_steps: bool) -> Result<Self, Error> {
+    pub fn prepare(start: &'a Start, names_steps: bool) -> Result<Self, Error> {
         let command = Command::find(&start.command, start.directory.is_some())?;
-        let mut keep_fds = descriptors_to_keep(&start.keep_fds, &start.command)?;
+        let keep_fds = descriptors_to_keep(&start.keep_fds, &start.command)?;
         let streams = Streams::open(start.input.as_ref(), start.output.as_ref(), start.error.as_ref())?;
-        let pidfile = start.pidfile.as_deref().map(PidFile::open).transpose()?;
-        keep_fds.extend(pidfile.as_ref().map(AsRawFd::as_raw_fd));
-        keep_fds.sort_unstable();
+        // Absolute, because it is opened when the process is in another directory already.
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let pidfile = start.pidfile.as_ref().map(absolute);
         // From here on what is made is detach's own, for the user alone. The child takes the umask back.
         let caller_umask = umask(Mode::from_bits_truncate(0o077));
         let state = match StateDirectory::open() {
-            Err(error) if streams.need_log() => {
-                pidfile.iter().for_each(PidFile::remove_if_free);
-                return Err(error);
-            }
+            Err(error) if streams.need_log() => return Err(error),
             other => other,
         };
         Ok(Self {
@@ -77,13 +75,13 @@ impl<'a> Launch<'a> {
             keep_fds,
             state,
             umask: start.umask.unwrap_or(caller_umask),
-            is_watched,
             names_steps,
             steps: Vec::new(),
             output: [Destination::Kept, Destination::Kept],
             record: None,
             record_fault: None,
             log: None,
+            child: None,
             is_executing: false,
             failure: None,
         })
@@ -93,62 +91,63 @@ impl<'a> Launch<'a> {
     /// child sees to that itself, even if this process is killed meanwhile.
     pub fn spawn(&mut self) -> Result<Pid, Error> {
         session::prepare_signals().map_err(|errno| Error::Step { step: "prepare signals", errno })?;
-        if self.is_watched && self.start.sequence == Sequence::Daemon {
-            // The intermediate process leaves the command to this one, which can wait for it then.
-            session::adopt_orphans().map_err(|errno| Error::Step { step: "become a subreaper", errno })?;
+        self.step(None, "signals", "SIGHUP ignored, all others blocked");
+        match self.start.sequence {
+            Sequence::Leader => self.spawn_leader(),
+            Sequence::Daemon => self.spawn_daemon(),
         }
-        let spawned = match self.start.sequence {
-            Sequence::Leader => {
-                self.step(None, "signals", "SIGHUP ignored, all others blocked");
-                session::spawn(|| {
-                    // This is the child.
-                    let Err(error) = self.become_leader();
-                    self.give_up(error);
-                })
+    }
+
+    fn spawn_leader(&mut self) -> Result<Pid, Error> {
+        let spawned = session::spawn(|| {
+            // This is the child.
+            let Err(error) = self.become_leader();
+            self.give_up(error);
+        });
+        // This is detach again; the child is the command, or has ended.
+        let child = spawned.map_err(|errno| Error::NoProcess { command: self.name(), errno })?;
+        self.conclude(child)
+    }
+
+    fn spawn_daemon(&mut self) -> Result<Pid, Error> {
+        // The intermediate process leaves its child to this one, which can wait for it then.
+        session::set_subreaper(true).map_err(|errno| Error::Step { step: "become a subreaper", errno })?;
+        let fork = self.step(Some(1), "fork", "");
+        let spawned = session::spawn(|| {
+            // This is the intermediate process.
+            if let Err(error) = self.leave_session() {
+                self.give_up(error);
             }
-            Sequence::Daemon => {
-                let fork = self.step(Some(1), "fork", "");
-                let spawned = session::spawn(|| {
-                    // This is the intermediate process.
-                    if let Err(error) = self.leave_session() {
-                        self.give_up(error);
-                    }
-                });
-                self.amend(fork, spawned.map(|pid| format!("child {pid}, the parent returns")));
-                spawned
-            }
-        };
-        // This is detach again; the command runs, or its process has ended.
-        let record = self.record.as_ref().filter(|_| self.is_executing).map(|record| record.pid);
-        match (spawned, self.failure.take(), record) {
+        });
+        // This is detach again; the intermediate process has ended.
+        self.complete(fork, spawned.map(|pid| format!("child {pid}, the parent returns")));
+        let intermediate = spawned.map_err(|errno| Error::NoProcess { command: self.name(), errno })?;
+        // Nothing can go wrong with a child that is ours, and nothing could be done about it.
+        let _ = session::reap(intermediate, Block::UntilEnd);
+        // The command is the child of this process by now; its own orphans are none of detach's business.
+        let _ = session::set_subreaper(false);
+        match self.child {
+            Some(child) => self.conclude(child),
+            None => Err(self.failure.take().unwrap_or_else(|| Error::KilledEarly { command: self.name() })),
+        }
+    }
+
+    /// What has become of `child`, which is the command or a process that has failed to become it.
+    fn conclude(&mut self, child: Pid) -> Result<Pid, Error> {
+        if self.is_executing && self.failure.is_none() {
             // Killed from here on it counts as started: the kernel does not tell.
-            (Ok(child), None, Some(pid)) => {
-                if child != pid {
-                    // The intermediate process has ended.
-                    let _ = session::reap(child, Block::UntilEnd);
-                }
-                if self.names_steps {
-                    let result = shorten_home(self.command.file());
-                    self.steps.push(Step { pid, number: None, name: "exec", result });
-                }
-                Ok(pid)
+            if self.names_steps {
+                let result = shorten_home(self.command.file());
+                self.steps.push(Step { pid: child, number: None, name: "exec", result });
             }
-            (Ok(child), failure, _) => {
-                let failure = failure.unwrap_or_else(|| {
-                    // The child had no time to do it.
-                    self.discard();
-                    Error::KilledEarly { command: self.name() }
-                });
-                // Nothing can go wrong with a child that is ours, and nothing could be done about it.
-                let _ = session::reap(child, Block::UntilEnd);
-                self.pidfile.iter().for_each(PidFile::remove_if_free);
-                Err(failure)
-            }
-            (Err(errno), ..) => {
-                self.pidfile.iter().for_each(PidFile::remove_if_free);
-                Err(Error::NoProcess { command: self.name(), errno })
-            }
+            return Ok(child);
         }
+        let _ = session::reap(child, Block::UntilEnd);
+        Err(self.failure.take().unwrap_or_else(|| {
+            // The child had no time to do it.
+            self.discard();
+            Error::KilledEarly { command: self.name() }
+        }))
     }
 
     /// What the only child does, to lead a session of its own. Returns only when a step fails.
@@ -161,23 +160,23 @@ impl<'a> Launch<'a> {
     /// can never acquire a controlling terminal.
     fn leave_session(&mut self) -> Result<(), Error> {
         self.make_session(Some(2))?;
+        session::ignore_hangup().map_err(|errno| Error::Step { step: "ignore SIGHUP", errno })?;
         let fork = self.step(Some(3), "fork", "");
+        let intermediate = Pid::this();
         let spawned = session::spawn(|| {
             // This is the process of the command.
-            let Err(error) = self.become_daemon();
+            let Err(error) = self.become_daemon(intermediate);
             self.give_up(error);
         });
         // This is the intermediate process again.
-        self.amend(fork, spawned.map(|pid| format!("child {pid}, SIGHUP ignored, the session leader exits")));
-        let child = spawned.map_err(|errno| Error::NoProcess { command: self.name(), errno })?;
-        if self.failure.is_some() || !self.is_executing {
-            let _ = session::reap(child, Block::UntilEnd);
-        }
-        Ok(())
+        self.complete(fork, spawned.map(|pid| format!("SIGHUP ignored, child {pid}, the session leader exits")));
+        spawned.map(drop).map_err(|errno| Error::Step { step: "fork a second time", errno })
     }
 
     /// What the second child does. Returns only when a step fails.
-    fn become_daemon(&mut self) -> Result<Infallible, Error> {
+    fn become_daemon(&mut self, intermediate: Pid) -> Result<Infallible, Error> {
+        self.child = Some(Pid::this());
+        session::die_with(intermediate).map_err(|errno| Error::Step { step: "follow the first child", errno })?;
         let group =
             session::lead_new_group().map_err(|errno| Error::Step { step: "make a new process group", errno })?;
         self.step(None, "setpgid", format_args!("process group {group}"));
@@ -194,7 +193,6 @@ impl<'a> Launch<'a> {
     fn become_command(&mut self) -> Result<Infallible, Error> {
         // The child's alone: its parent has no such descriptor, and must not close one of its number.
         let log = self.open_log()?;
-        self.write_pidfile()?;
         if let Some(directory) = &self.start.directory {
             chdir(directory.as_path()).map_err(|errno| Error::path("change directory to", directory, errno))?;
             self.step(self.numbered(4), "chdir", directory.display());
@@ -208,9 +206,23 @@ impl<'a> Launch<'a> {
         let state = if sigchld == Disposition::Ignored { "ignored" } else { "default" };
         self.step(self.numbered(8), "sigchld", state);
 
+        let path = self.pidfile.clone();
+        let pidfile = path.as_deref().map(|path| self.take_pidfile(path)).transpose()?;
+        let Err(error) = self.execute();
+        if let Some(pidfile) = pidfile {
+            pidfile.give_back();
+        }
+        Err(error)
+    }
+
+    /// The last steps. Returns only when one fails.
+    fn execute(&mut self) -> Result<Infallible, Error> {
         self.save_record()?;
-        session::unblock_signals(sigchld).map_err(|errno| Error::Step { step: "unblock signals", errno })?;
+        session::unblock_signals(self.start.sigchld).map_err(|errno| Error::Step { step: "unblock signals", errno })?;
         self.step(None, "signals", "SIGHUP ignored, none blocked");
+        if self.start.sequence == Sequence::Daemon {
+            session::outlive_parent().map_err(|errno| Error::Step { step: "leave the first child", errno })?;
+        }
         self.is_executing = true;
         // The other process reads what this one has written, although nothing here returns to it: to the compiler,
         // that would be a reason to write later or not at all.
@@ -226,13 +238,10 @@ impl<'a> Launch<'a> {
         Ok(Some(log))
     }
 
-    /// Takes the pidfile, if there is one. The lock belongs to this process, and stays its own through the exec.
-    fn write_pidfile(&mut self) -> Result<(), Error> {
-        let Some(pidfile) = &self.pidfile else { return Ok(()) };
-        pidfile.lock_and_write(Pid::this())?;
-        let path = shorten_home(pidfile.path());
-        self.step(None, "pidfile", path);
-        Ok(())
+    fn take_pidfile<'p>(&mut self, path: &'p Path) -> Result<PidFile<'p>, Error> {
+        let pidfile = PidFile::take(path, |status| self.streams.lead_to(status))?;
+        self.step(None, "pidfile", shorten_home(path));
+        Ok(pidfile)
     }
 
     /// Closes what the command has not asked for. What detach itself has open stays, to be closed by the exec.
@@ -256,9 +265,6 @@ impl<'a> Launch<'a> {
     fn redirect_streams(&mut self, log: Option<&OwnedFd>) -> Result<(), Error> {
         let redirected = self.streams.redirect(log.map(AsFd::as_fd));
         redirected.map_err(|errno| Error::Step { step: "redirect the standard streams", errno })?;
-        if let Some(pidfile) = &self.pidfile {
-            pidfile.keep_open().map_err(|errno| Error::path("keep pidfile", pidfile.path(), errno))?;
-        }
         self.output = self.destinations();
         if self.names_steps {
             let input = match &self.streams.input {
@@ -340,17 +346,18 @@ impl<'a> Launch<'a> {
     }
 
     /// Notes a step of this process, if steps are to be told. Returns its place.
-    fn step(&mut self, number: Option<u8>, name: &'static str, result: impl Display) -> usize {
-        if self.names_steps {
-            self.steps.push(Step { pid: Pid::this(), number, name, result: result.to_string() });
+    fn step(&mut self, number: Option<u8>, name: &'static str, result: impl Display) -> Option<usize> {
+        if !self.names_steps {
+            return None;
         }
-        self.steps.len().saturating_sub(1)
+        self.steps.push(Step { pid: Pid::this(), number, name, result: result.to_string() });
+        Some(self.steps.len() - 1)
     }
 
     /// Completes the report of a fork, which is known only after it.
-    fn amend(&mut self, step: usize, result: nix::Result<String>) {
-        if let (Some(step), Ok(result)) = (self.steps.get_mut(step), result) {
-            step.result = result;
+    fn complete(&mut self, step: Option<usize>, result: nix::Result<String>) {
+        if let Some(step) = step.and_then(|step| self.steps.get_mut(step)) {
+            step.result = result.unwrap_or_else(|errno| format!("failed: {}", reason(errno)));
         }
     }
 }

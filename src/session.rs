@@ -1,12 +1,12 @@
 //! The system calls that make a command independent of the terminal, each as one small function: a child process
 //! on borrowed memory, a new session, dispositions, the mask, descriptors.
 //!
-//! This file alone holds unsafe code. It leaves the order of the steps to `launch`, where it can be read at a
+//! This file alone holds unsafe code. It leaves the order of the steps to `sequence`, where it can be read at a
 //! glance, and files to `streams` and `job`.
 
 use std::fs;
 use std::num::NonZeroUsize;
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
@@ -14,9 +14,9 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, clone};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
-use nix::sys::prctl::{set_child_subreaper, set_dumpable};
+use nix::sys::prctl::{set_child_subreaper, set_dumpable, set_pdeathsig};
 use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
-use nix::unistd::{Pid, setpgid, setsid};
+use nix::unistd::{Pid, getppid, setpgid, setsid};
 
 use crate::error::errno;
 
@@ -49,9 +49,10 @@ pub fn spawn(mut body: impl FnMut()) -> nix::Result<Pid> {
         body();
         1
     });
-    // SAFETY: the child has a stack of its own, which nobody else uses or unmaps. CLONE_VFORK holds this thread until the child
-    // has left the memory, and detach never starts another thread: no two ever use the memory at once, and no lock
-    // is held by one that does not run. A panic in `body` ends the child at the C frame below it.
+    // SAFETY: the child has a stack of its own, which nobody else uses or unmaps. CLONE_VFORK holds this thread
+    // until the child has left the memory, and detach never starts another thread: no two ever use the memory at
+    // once, and no lock is held by one that does not run. Only a child that has a child itself, and is killed
+    // meanwhile, lets two of them run: `die_with` is for that. A panic in `body` ends the child at the C frame below.
     unsafe { clone(child, stack, CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK, Some(libc::SIGCHLD)) }
 }
 
@@ -71,9 +72,9 @@ fn map_child_stack() -> nix::Result<&'static mut [u8]> {
 /// Makes this process ignore hangups and able to wait for its child, and blocks every other signal.
 ///
 /// The child inherits all three: there is no moment in which SIGHUP could end it, and no other signal reaches it
-/// before [`reset_signals`].
+/// before [`unblock_signals`].
 pub fn prepare_signals() -> nix::Result<()> {
-    set_disposition(Signal::SIGHUP, Disposition::Ignored)?;
+    ignore_hangup()?;
     // A caller that ignores SIGCHLD would have the kernel throw the child's status away: wait(2).
     set_disposition(Signal::SIGCHLD, Disposition::Default)?;
     SigSet::all().thread_block()
@@ -141,9 +142,26 @@ pub fn lead_new_group() -> nix::Result<Pid> {
     setpgid(this, this).map(|()| this)
 }
 
-/// Makes this process the parent of every descendant whose own parent ends: a subreaper, see prctl(2).
-pub fn adopt_orphans() -> nix::Result<()> {
-    set_child_subreaper(true)
+/// Whether this process becomes the parent of every descendant whose own parent ends: a subreaper, see prctl(2).
+pub fn set_subreaper(is_subreaper: bool) -> nix::Result<()> {
+    set_child_subreaper(is_subreaper)
+}
+
+/// Ties this process to its parent, `parent`: it is killed when that ends. For a process on borrowed memory, which
+/// would go on using it beside its owner. Fails if `parent` has ended already.
+pub fn die_with(parent: Pid) -> nix::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH) }
+}
+
+/// Takes [`die_with`] back.
+pub fn outlive_parent() -> nix::Result<()> {
+    set_pdeathsig(None)
+}
+
+/// Makes this process ignore hangups, as do its children.
+pub fn ignore_hangup() -> nix::Result<()> {
+    set_disposition(Signal::SIGHUP, Disposition::Ignored)
 }
 
 /// Gives every signal the disposition that a command expects: SIGHUP ignored, SIGCHLD as asked, all others default.
@@ -210,6 +228,12 @@ fn set_raw_disposition(number: i32, to: Disposition) -> nix::Result<()> {
     // SAFETY: `action` is at least as large as the kernel's struct, and no function of ours becomes a handler.
     let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, number, action.as_ptr(), no_old_action, mask_bytes) };
     Errno::result(result).map(drop)
+}
+
+/// Takes charge of a descriptor that a system call has just made.
+pub fn own_descriptor(fd: RawFd) -> OwnedFd {
+    // SAFETY: the caller has it from the system call that made it, and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// Whether descriptor `fd` is open.

@@ -4,10 +4,10 @@
 //! because its reader would wait for the command to end, and with it stdin if that is the same socket. What is let go goes to /dev/null (stdin) or to the job's
 //! log. Everything else stays. The log is made by `job`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -145,6 +145,16 @@ impl Streams {
             _ => None,
         });
         input.into_iter().chain(outputs).map(|opened| opened.file.as_raw_fd()).collect()
+    }
+
+    /// Whether a file that was opened for a stream is the one of `status`.
+    pub fn lead_to(&self, status: &Metadata) -> bool {
+        let input = match &self.input {
+            Input::Opened(opened) => Some(&opened.status),
+            Input::Keep => None,
+        };
+        let streams = input.into_iter().chain(self.output.status()).chain(self.error.status());
+        streams.into_iter().any(|stream| (stream.st_dev, stream.st_ino) == (status.dev(), status.ino()))
     }
 
     /// Puts the streams in place. Called in the child, with the log if one is needed.

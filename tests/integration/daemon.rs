@@ -148,11 +148,11 @@ fn failed_step_of_the_sequence_is_named() {
     }
     for (call, sentence) in [
         ("clone", "cannot start 'sleep': no more processes are allowed"),
-        ("setsid", "cannot make a new session: try again"),
-        ("setpgid", "cannot make a new process group: try again"),
-        ("chdir", "cannot change directory to '/': try again"),
-        ("close_range", "cannot close descriptors: try again"),
-        ("dup2", "cannot redirect the standard streams: try again"),
+        ("setsid", "cannot make a new session: resource temporarily unavailable"),
+        ("setpgid", "cannot make a new process group: resource temporarily unavailable"),
+        ("chdir", "cannot change directory to '/': resource temporarily unavailable"),
+        ("close_range", "cannot close descriptors: resource temporarily unavailable"),
+        ("dup2", "cannot redirect the standard streams: resource temporarily unavailable"),
     ] {
         let sandbox = Sandbox::new();
         let inject = format!("strace -f -o ../trace -e trace={call} -e inject={call}:error=EAGAIN:when=1");
@@ -179,9 +179,10 @@ fn verbose_daemon_names_the_eight_steps() {
     let sleep = sandbox.sh("command -v sleep").stdout;
     let width = [launcher.len(), session.to_string().len(), pid.to_string().len()].into_iter().max().unwrap();
     let steps = [
+        (launcher.to_owned(), None, "signals", "SIGHUP ignored, all others blocked".into()),
         (launcher.to_owned(), Some(1), "fork", format!("child {session}, the parent returns")),
         (session.to_string(), Some(2), "setsid", format!("session {session}, no controlling terminal")),
-        (session.to_string(), Some(3), "fork", format!("child {pid}, SIGHUP ignored, the session leader exits")),
+        (session.to_string(), Some(3), "fork", format!("SIGHUP ignored, child {pid}, the session leader exits")),
         (pid.to_string(), None, "setpgid", format!("process group {pid}")),
         (pid.to_string(), Some(4), "chdir", "/".into()),
         (pid.to_string(), Some(5), "umask", "000".into()),
@@ -220,6 +221,7 @@ fn steps_are_taken_in_their_order() {
         "rt_sigaction(SIGHUP, {sa_handler=SIG_IGN",
         "CLONE_VFORK",
         "setsid()",
+        "rt_sigaction(SIGHUP, {sa_handler=SIG_IGN",
         "CLONE_VFORK",
         "setpgid(",
         "chdir(\"/\")",
@@ -391,6 +393,104 @@ fn of_a_hundred_starts_with_one_pidfile_one_wins() {
 }
 
 #[test]
+fn pidfile_is_held_whatever_else_is_open() {
+    let sandbox = Sandbox::new();
+    // A lock is lost when a descriptor of the file is closed: the caller's, or one that a script uses.
+    for (before, command) in [("exec 9>>pid", "sleep 60"), (":", "sh -c 'exec 3>/dev/null 3>&-; exec sleep 60'")] {
+        let start = format!("{before}; detach --pidfile pid {command}");
+        assert_eq!(sandbox.sh(&start).status, 0);
+        let job = sandbox.jobs(1).remove(0);
+        eventually(|| job.words("cmdline").first().is_some_and(|word| word == b"sleep"));
+        assert_eq!(sandbox.sh(&start).status, 125, "{before}");
+        job.signal(Signal::SIGKILL);
+        sandbox.jobs(0);
+    }
+    for option in ["-o", "-e", "-i"] {
+        fs::write(sandbox.path("work/pid"), "").unwrap();
+        let run = sandbox.detach([option, "pid", "--pidfile", "./pid", "sleep", "60"]);
+        let path = sandbox.path("work/pid").display().to_string();
+        let stderr = format!("detach: cannot use pidfile '{path}': a standard stream leads there as well\n");
+        assert_eq!((run.status, run.stderr), (125, stderr), "{option}");
+    }
+}
+
+#[test]
+fn starts_that_fail_do_not_disturb_one_that_succeeds() {
+    let sandbox = Sandbox::new();
+    // The failed ones make and remove the file all the time; a held one is the only reason to refuse.
+    let run = sandbox.sh("for i in 1 2 3 4 5 6 7 8 9 10; do
+        for j in 1 2 3 4 5; do detach -q --pidfile pid ./missing 2> /dev/null & done
+        detach --pidfile pid true 2>> errors; wait; done; grep -v 'holds it$' errors");
+    assert_eq!((run.status, run.stdout.as_str()), (1, ""));
+}
+
+#[test]
+fn pidfile_of_others_is_emptied_not_removed_by_a_start_that_fails() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("work/pid"), "99999999\n").unwrap();
+    assert_eq!(sandbox.detach(["--pidfile", "pid", "./missing"]).status, 127);
+    assert_eq!(fs::read_to_string(sandbox.path("work/pid")).unwrap(), "");
+    // What failed before it was taken has not touched it.
+    fs::write(sandbox.path("work/pid"), "99999999\n").unwrap();
+    assert_eq!(sandbox.detach(["--pidfile", "pid", "-C", "missing", "true"]).status, 125);
+    assert_eq!(fs::read_to_string(sandbox.path("work/pid")).unwrap(), "99999999\n");
+}
+
+#[test]
+fn watched_daemon_collects_no_zombies() {
+    let sandbox = Sandbox::new();
+    let orphan = "sh -c 'sleep 0.1 & echo $! > orphan.new; mv orphan.new orphan' & exec sleep 60";
+    let mut waiting = sandbox.command(DETACH).args(["-qwF", "-C", ".", "sh", "-c", orphan]).spawn().unwrap();
+    let orphan = process_named_in(&sandbox.path("work/orphan"));
+    let detach = waiting.id().to_string();
+    eventually(|| orphan.is_dead());
+    assert_ne!(orphan.stat(4), Some(detach), "it is the child of detach");
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+}
+
+#[test]
+fn killed_intermediate_process_takes_its_child_with_it() {
+    if !is_installed("strace") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    // The second child is held up in its chdir; the first waits for it, and is killed.
+    let mut command = sandbox.command("strace");
+    command.args(["-f", "-o", "trace", "-e", "trace=chdir", "-e", "inject=chdir:delay_enter=2000000", DETACH]);
+    let traced = command.args(["--full", "sleep", "60"]).stderr(Stdio::piped()).spawn().unwrap();
+    let leads = |process: &Process| process.stat(6) == Some(process.pid.to_string());
+    let groups = |process: &Process| process.stat(5) == Some(process.pid.to_string()) && !leads(process);
+    let second =
+        |sandbox: &Sandbox| sandbox.processes().into_iter().find(|p| groups(p) && p.stat(4) != Some("1".into()));
+    eventually(|| sandbox.processes().iter().any(|process| leads(process)) && second(&sandbox).is_some());
+    let intermediate = sandbox.processes().into_iter().find(|process| leads(process)).unwrap();
+    intermediate.signal(Signal::SIGKILL);
+    let run = Run::from(traced.wait_with_output().unwrap());
+    // strace may have something to say about the death of a process that it holds up.
+    let said: Vec<&str> = run.stderr.lines().filter(|line| !line.starts_with("strace: ")).collect();
+    assert_eq!((run.status, said), (125, vec!["detach: cannot start 'sleep': its process was killed before it ran"]));
+    sandbox.jobs(0);
+    assert_eq!(sandbox.files(".json"), [""; 0]);
+}
+
+#[test]
+fn failed_second_fork_is_named() {
+    if !is_root() || !is_installed("setpriv") || !is_installed("prlimit") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let program = sandbox.path("detach");
+    assert_eq!(Run::of(sandbox.command("cp").args([DETACH.as_ref(), program.as_os_str()])).status, 0);
+    let mut command = sandbox.command("setpriv");
+    command.args(["--reuid=54322", "--regid=54322", "--clear-groups", "prlimit", "--nproc=2"]).arg(&program);
+    let run = Run::of(command.args(["--full", "sleep", "60"]));
+    let stderr = "detach: cannot fork a second time: resource temporarily unavailable\n";
+    assert_eq!((run.status, run.stderr.as_str()), (125, stderr));
+    sandbox.jobs(0);
+}
+
+#[test]
 fn pidfile_that_is_no_file_is_refused() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.path("work/target"), "target\n").unwrap();
@@ -405,7 +505,9 @@ fn pidfile_that_is_no_file_is_refused() {
         ("", "no such file or directory"),
     ] {
         let run = sandbox.detach(["--pidfile", path, "sleep", "60"]);
-        assert_eq!((run.status, run.stderr), (125, format!("detach: cannot use pidfile '{path}': {reason}\n")));
+        let path = if path.is_empty() { PathBuf::new() } else { sandbox.path("work").join(path) };
+        let stderr = format!("detach: cannot use pidfile '{}': {reason}\n", path.display());
+        assert_eq!((run.status, run.stderr), (125, stderr));
     }
     assert_eq!(fs::read_to_string(sandbox.path("work/target")).unwrap(), "target\n");
     sandbox.jobs(0);
