@@ -60,7 +60,8 @@ impl<'a> PidFile<'a> {
                 // A start that has failed has removed it between the open and the lock.
                 Ok(_) => (),
                 Err(Errno::EACCES | Errno::EAGAIN) => {
-                    if let Some(holder) = pidfile.holder() {
+                    if let Some(number) = pidfile.holder() {
+                        let holder = (number > 0).then(|| Pid::from_raw(number));
                         return Err(Error::PidFileHeld { path: path.to_owned(), holder });
                     }
                     // Whoever held it has ended meanwhile.
@@ -95,12 +96,11 @@ impl<'a> PidFile<'a> {
         let _ = if self.is_new { std::fs::remove_file(self.path) } else { self.file.set_len(0) };
     }
 
-    /// The process that has it locked, which may not be to be seen from here; `None` when nobody has.
-    fn holder(&self) -> Option<Option<Pid>> {
+    /// The number of the process that has it locked, 0 where that cannot be seen from here; `None` when nobody has.
+    fn holder(&self) -> Option<i32> {
         let mut lock = whole_file();
         fcntl(&self.file, FcntlArg::F_GETLK(&mut lock)).ok()?;
-        let is_held = i32::from(lock.l_type) != libc::F_UNLCK;
-        is_held.then(|| (lock.l_pid > 0).then(|| Pid::from_raw(lock.l_pid)))
+        (i32::from(lock.l_type) != libc::F_UNLCK).then_some(lock.l_pid)
     }
 
     fn is_in_place(&self, status: &Metadata) -> bool {

@@ -22,7 +22,7 @@ use crate::error::{Error, reason};
 use crate::job::{Destination, Record, StateDirectory, Step};
 use crate::launch::{Sequence, Start};
 use crate::pidfile::PidFile;
-use crate::session::{self, Block, Disposition};
+use crate::session::{self, Disposition};
 use crate::streams::{Input, Output, Streams};
 use crate::ui::{describe_output, shorten_home};
 
@@ -123,8 +123,8 @@ impl<'a> Launch<'a> {
         self.complete(fork, spawned.map(|pid| format!("child {pid}, the parent returns")));
         let intermediate = spawned.map_err(|errno| Error::NoProcess { command: self.name(), errno })?;
         // Nothing can go wrong with a child that is ours, and nothing could be done about it.
-        let _ = session::reap(intermediate, Block::UntilEnd);
-        // The command is the child of this process by now; its own orphans are none of detach's business.
+        let _ = session::reap(intermediate);
+        // The command is the child of this process by now; from here on its orphans go to init.
         let _ = session::set_subreaper(false);
         match self.child {
             Some(child) => self.conclude(child),
@@ -142,7 +142,7 @@ impl<'a> Launch<'a> {
             }
             return Ok(child);
         }
-        let _ = session::reap(child, Block::UntilEnd);
+        let _ = session::reap(child);
         Err(self.failure.take().unwrap_or_else(|| {
             // The child had no time to do it.
             self.discard();

@@ -80,24 +80,23 @@ pub fn prepare_signals() -> nix::Result<()> {
     SigSet::all().thread_block()
 }
 
-/// Whether to wait for an end that has not come yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Block {
-    Never,
-    UntilEnd,
-}
-
-/// The exit status of the child `pid`, which this removes from the process table; `None` while it runs. The status
-/// is that of the kernel: the types of nix know no real-time signals.
-pub fn reap(pid: Pid, block: Block) -> nix::Result<Option<ExitStatus>> {
-    let options = match block {
-        Block::Never => libc::WNOHANG,
-        Block::UntilEnd => 0,
-    };
+/// Waits for the end of the child `pid` and removes it from the process table.
+pub fn reap(pid: Pid) -> nix::Result<ExitStatus> {
     let mut status = 0;
     // SAFETY: waitpid writes one number to `status`.
-    let reaped = unsafe { libc::waitpid(pid.as_raw(), &raw mut status, options) };
-    Ok((Errno::result(reaped)? != 0).then(|| ExitStatus::from_raw(status)))
+    let reaped = unsafe { libc::waitpid(pid.as_raw(), &raw mut status, 0) };
+    Errno::result(reaped).map(|_| ExitStatus::from_raw(status))
+}
+
+/// A child that has ended, if there is one, which this removes from the process table. The status is that of the
+/// kernel: the types of nix know no real-time signals.
+pub fn reap_any() -> nix::Result<Option<(Pid, ExitStatus)>> {
+    let mut status = 0;
+    // SAFETY: waitpid writes one number to `status`.
+    let reaped = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    Ok(Some(Errno::result(reaped)?)
+        .filter(|pid| *pid != 0)
+        .map(|pid| (Pid::from_raw(pid), ExitStatus::from_raw(status))))
 }
 
 /// Ends this process as `signal` would have ended it, but without a core file of detach, so that a calling shell sees that it was interrupted and stops

@@ -19,7 +19,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
 use crate::error::escape;
-use crate::session::{self, Block, Disposition};
+use crate::session::{self, Disposition};
 
 /// The signals by which a person or a closing terminal ends a program that waits.
 const INTERRUPTS: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
@@ -57,8 +57,11 @@ pub fn watch(pid: Pid, until: Option<Instant>, ignored: &[Signal]) -> nix::Resul
     loop {
         // The signals first: a SIGCHLD that is taken here tells of an end that is seen below.
         let interrupt = read_signals(&signals)?;
-        if let Some(status) = session::reap(pid, Block::Never)? {
-            return Ok(Watched::Ended(status));
+        while let Some((ended, status)) = session::reap_any()? {
+            // Any other is an orphan of the command, from the moment in which detach was a subreaper.
+            if ended == pid {
+                return Ok(Watched::Ended(status));
+            }
         }
         if let Some(signal) = interrupt {
             return Ok(Watched::Interrupted(signal));
