@@ -265,9 +265,12 @@ fn closing_costs_the_same_whatever_the_limit() {
 #[test]
 fn ignored_sigchld_breaks_programs_that_wait_for_their_children() {
     let sandbox = Sandbox::new();
-    assert_eq!(sandbox.sh("git init -q .").status, 0);
+    assert_eq!(sandbox.sh("git init -q . && mkdir src && echo 'fn main() {}' > src/main.rs").status, 0);
+    fs::write(sandbox.path("work/Cargo.toml"), "[package]\nname = \"nothing\"\nedition = \"2024\"\n").unwrap();
+    // The tools that build this test: under another HOME, rustup would not find them.
+    let cargo = Path::new(env!("CARGO"));
     let python = "import subprocess; print(subprocess.run(['false']).returncode)";
-    for (sigchld, code, git_works) in [("ignore", "0\n", false), ("default", "1\n", true)] {
+    for (sigchld, code, works) in [("ignore", "0\n", false), ("default", "1\n", true)] {
         let option = format!("--sigchld={sigchld}");
         if is_installed("python3") {
             let run = sandbox.detach(["-qwF", &option, "-o", "out", "python3", "-c", python]);
@@ -277,8 +280,12 @@ fn ignored_sigchld_breaks_programs_that_wait_for_their_children() {
         }
         if is_installed("git") {
             let run = sandbox.detach(["-qwF", "-C", ".", &option, "git", "-c", "alias.x=!true", "x"]);
-            assert_eq!(run.status == 0, git_works, "{sigchld}: {run:?}");
+            assert_eq!(run.status == 0, works, "{sigchld}: {run:?}");
         }
+        let mut command = sandbox.command(DETACH);
+        command.env("RUSTC", cargo.with_file_name("rustc")).args(["-qwF", "-C", ".", &option]).arg(cargo);
+        let run = Run::of(command.args(["build", "--offline", "--quiet"]));
+        assert_eq!(run.status == 0, works, "{sigchld}: {run:?}");
     }
 }
 
