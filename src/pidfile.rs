@@ -14,6 +14,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::Pid;
 
 use crate::error::{Error, errno};
@@ -21,6 +22,8 @@ use crate::session::own_descriptor;
 
 /// Shells use descriptors up to 9 in scripts, and some from 10 on for themselves.
 const LOWEST_DESCRIPTOR: RawFd = 64;
+/// More than any PID with a newline.
+const LONGEST_CONTENT: usize = 32;
 /// How often a file is tried again that another start has just removed or given up.
 const MOST_TRIES: usize = 100;
 
@@ -54,6 +57,9 @@ impl<'a> PidFile<'a> {
             }
             match fcntl(&pidfile.file, FcntlArg::F_SETLK(&whole_file())) {
                 Ok(_) if pidfile.is_in_place(&status) => {
+                    if !pidfile.holds_at_most_a_pid(&status) {
+                        return Err(refuse("it holds something else than a PID"));
+                    }
                     pidfile.write().map_err(|error| Error::path("write pidfile", path, errno(&error)))?;
                     return Ok(pidfile);
                 }
@@ -81,8 +87,21 @@ impl<'a> PidFile<'a> {
             other => (other, true),
         };
         let low = opened.map_err(|error| errno(&error))?;
+        if is_new {
+            // Whatever the umask of the command takes, the next start must be able to open it.
+            let mode = low.metadata().map_err(|error| errno(&error))?.mode();
+            fchmod(&low, Mode::from_bits_truncate(mode) | Mode::S_IRUSR | Mode::S_IWUSR)?;
+        }
         let high = fcntl(&low, FcntlArg::F_DUPFD(LOWEST_DESCRIPTOR))?;
         Ok(Self { path, file: own_descriptor(high).into(), is_new })
+    }
+
+    /// Whether nothing is lost when it is overwritten.
+    fn holds_at_most_a_pid(&self, status: &Metadata) -> bool {
+        let mut content = [0; LONGEST_CONTENT];
+        let length = self.file.read_at(&mut content, 0).unwrap_or(LONGEST_CONTENT);
+        let is_plain = |byte: &u8| byte.is_ascii_digit() || byte.is_ascii_whitespace();
+        status.len() < LONGEST_CONTENT as u64 && content.iter().take(length).all(is_plain)
     }
 
     fn write(&self) -> io::Result<()> {

@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, chdir};
 
 use crate::command::Command;
-use crate::error::{Error, reason};
+use crate::error::{Error, reason, show};
 use crate::job::{Destination, Record, StateDirectory, Step};
 use crate::launch::{Sequence, Start};
 use crate::pidfile::PidFile;
@@ -137,7 +137,7 @@ impl<'a> Launch<'a> {
         if self.is_executing && self.failure.is_none() {
             // Killed from here on it counts as started: the kernel does not tell.
             if self.names_steps {
-                let result = shorten_home(self.command.file());
+                let result = show(self.command.file());
                 self.steps.push(Step { pid: child, number: None, name: "exec", result });
             }
             return Ok(child);
@@ -195,7 +195,7 @@ impl<'a> Launch<'a> {
         let log = self.open_log()?;
         if let Some(directory) = &self.start.directory {
             chdir(directory.as_path()).map_err(|errno| Error::path("change directory to", directory, errno))?;
-            self.step(self.numbered(4), "chdir", directory.display());
+            self.step(self.numbered(4), "chdir", show(directory));
         }
         umask(self.umask);
         self.step(self.numbered(5), "umask", format_args!("{:03o}", self.umask.bits()));
@@ -240,7 +240,7 @@ impl<'a> Launch<'a> {
 
     fn take_pidfile<'p>(&mut self, path: &'p Path) -> Result<PidFile<'p>, Error> {
         let pidfile = PidFile::take(path, |status| self.streams.lead_to(status))?;
-        self.step(None, "pidfile", shorten_home(path));
+        self.step(None, "pidfile", show(path));
         Ok(pidfile)
     }
 

@@ -354,8 +354,8 @@ fn pidfile_holds_the_pid_and_is_locked_while_the_command_lives() {
 #[test]
 fn stale_pidfile_is_taken_over() {
     let sandbox = Sandbox::new();
-    // Longer than the new content, and the PID of a process that lives: the lock counts, not the number.
-    fs::write(sandbox.path("work/pid"), format!("{}\nand more\n", std::process::id())).unwrap();
+    // Longer than the new content, and with the PID of a process that lives: the lock counts, not the number.
+    fs::write(sandbox.path("work/pid"), format!("{}\n\n   \n", std::process::id())).unwrap();
     let job = sandbox.job(["--pidfile", "pid", "sleep", "60"]);
     assert_eq!(fs::read_to_string(sandbox.path("work/pid")).unwrap(), format!("{}\n", job.pid));
 }
@@ -518,6 +518,30 @@ fn pidfile_that_is_no_file_is_refused() {
     }
     assert_eq!(fs::read_to_string(sandbox.path("work/target")).unwrap(), "target\n");
     sandbox.jobs(0);
+}
+
+#[test]
+fn file_that_holds_something_else_is_no_pidfile() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path("work/notes");
+    for content in ["precious\n".to_owned(), "1".repeat(32)] {
+        fs::write(&path, &content).unwrap();
+        let run = sandbox.detach(["--pidfile", "notes", "sleep", "60"]);
+        let stderr = format!("detach: cannot use pidfile '{}': it holds something else than a PID\n", path.display());
+        assert_eq!((run.status, run.stderr), (125, stderr));
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    }
+    sandbox.jobs(0);
+}
+
+#[test]
+fn pidfile_can_be_used_again_whatever_the_umask() {
+    let sandbox = Sandbox::new();
+    for umask in ["0", "077", "0777"] {
+        assert_eq!(sandbox.sh(&format!("umask {umask}; detach --pidfile pid{umask} true")).status, 0);
+        let mode = crate::support::mode(&sandbox.path(&format!("work/pid{umask}")));
+        assert_eq!(mode, if umask == "0" { 0o644 } else { 0o600 });
+    }
 }
 
 #[test]
