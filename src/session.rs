@@ -99,8 +99,8 @@ pub fn reap_any() -> nix::Result<Option<(Pid, ExitStatus)>> {
         .map(|pid| (Pid::from_raw(pid), ExitStatus::from_raw(status))))
 }
 
-/// Ends this process as `signal` would have ended it, but without a core file of detach, so that a calling shell sees that it was interrupted and stops
-/// its loop as well. Returns when the signal does not come through, as for PID 1 of a container.
+/// Ends this process as `signal` would have ended it, but without a core file of detach, so that a calling shell sees
+/// that it was interrupted and stops its loop as well. Returns when the signal does not come through, as for PID 1 of a container.
 pub fn die_of(signal: Signal) -> nix::Result<()> {
     set_dumpable(false)?;
     set_disposition(signal, Disposition::Default)?;

@@ -1,8 +1,8 @@
 //! Where the command's standard streams go: the rule, the files that the user names, and the redirection itself.
 //!
 //! The rule: a terminal is let go, because it goes away. A pipe or a socket on stdout or stderr is let go as well,
-//! because its reader would wait for the command to end, and with it stdin if that is the same socket. What is let go goes to /dev/null (stdin) or to the job's
-//! log. Everything else stays. The log is made by `job`.
+//! because its reader would wait for the command to end, and with it stdin if that is the same socket. What is let go
+//! goes to /dev/null (stdin) or to the job's log. Everything else stays. The log is made by `job`.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;

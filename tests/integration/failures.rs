@@ -208,7 +208,8 @@ fn missing_home_matters_only_for_a_log() {
     assert_command_fails(&sandbox, command.env_remove("HOME").args(["sleep", "60"]), 125, stderr);
 
     let run = Run::of(sandbox.command(DETACH).env_remove("HOME").args(["-P", "-o", "/dev/null", "sleep", "60"]));
-    let stderr = "detach: warning: cannot record job 'sleep': cannot find a place for logs and records: HOME is not set to an absolute path\n";
+    let stderr = "detach: warning: cannot record job 'sleep': cannot find a place for logs and records: \
+                  HOME is not set to an absolute path\n";
     assert_eq!((run.status, run.stderr.as_str()), (0, stderr));
     sandbox.jobs(1);
     let run = Run::of(sandbox.command(DETACH).env_remove("HOME").args(["-q", "-o", "/dev/null", "true"]));

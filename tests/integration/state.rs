@@ -222,11 +222,9 @@ fn descriptors_are_closed_before_the_exec() {
     let sandbox = Sandbox::new();
     // detach goes on when the exec has begun: what the exec itself closes may be open a little longer. The trace
     // holds the second exec back, that of the child.
-    let mut traced = sandbox
-        .command("bash")
-        .args(["-c", "exec 9>lock; flock 9; exec strace -f -o /dev/null -e trace=execve -e inject=execve:delay_enter=3600s:when=2+ \"$0\" sleep 60", DETACH])
-        .spawn()
-        .unwrap();
+    let script = "exec 9>lock; flock 9; exec strace -f -o /dev/null -e trace=execve \
+        -e inject=execve:delay_enter=3600s:when=2+ \"$0\" sleep 60";
+    let mut traced = sandbox.command("bash").args(["-c", script, DETACH]).spawn().unwrap();
     let child = await_result(|| {
         let processes = sandbox.processes().into_iter();
         let mut leaders = processes.filter(|process| process.stat(6) == Some(process.pid.to_string()));

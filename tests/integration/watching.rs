@@ -67,6 +67,10 @@ fn colour_is_for_terminals_that_want_it() {
         let (_, screen) = terminal.run(&format!("{variables} detach true"));
         assert_eq!(screen.contains("\x1b[2mdetach:\x1b[0m 'true' ended"), is_coloured, "{screen:?}");
         assert_eq!(screen.contains("\ndetach: 'true' ended"), !is_coloured, "{screen:?}");
+        // The PID and the name of each step stand out.
+        let (_, screen) = terminal.run(&format!("{variables} detach -vF sleep 60"));
+        assert_eq!(screen.contains("\x1b[1mchdir   \x1b[0m /"), is_coloured, "{screen:?}");
+        assert_eq!(screen.contains(" 4 chdir    /"), !is_coloured, "{screen:?}");
     }
 }
 
