@@ -119,11 +119,16 @@ impl<'a> Launch<'a> {
                 self.give_up(error);
             }
         });
-        // This is detach again; the intermediate process has ended.
+        // This is detach again; the intermediate process has ended. If it was killed, its child is being killed as well
+        // (`die_with`): nothing is touched before both are gone. Nothing can go wrong with children that are ours.
+        let _ = spawned.map(session::reap);
+        if !self.is_executing {
+            let _ = self.child.map(session::reap);
+        }
         self.complete(fork, spawned.map(|pid| format!("child {pid}, the parent returns")));
-        let intermediate = spawned.map_err(|errno| Error::NoProcess { command: self.name(), errno })?;
-        // Nothing can go wrong with a child that is ours, and nothing could be done about it.
-        let _ = session::reap(intermediate);
+        if let Err(errno) = spawned {
+            return Err(Error::NoProcess { command: self.name(), errno });
+        }
         // The command is the child of this process by now; from here on its orphans go to init.
         let _ = session::set_subreaper(false);
         match self.child {
@@ -220,13 +225,13 @@ impl<'a> Launch<'a> {
         self.save_record()?;
         session::unblock_signals(self.start.sigchld).map_err(|errno| Error::Step { step: "unblock signals", errno })?;
         self.step(None, "signals", "SIGHUP ignored, none blocked");
-        if self.start.sequence == Sequence::Daemon {
-            session::outlive_parent().map_err(|errno| Error::Step { step: "leave the first child", errno })?;
-        }
         self.is_executing = true;
         // The other process reads what this one has written, although nothing here returns to it: to the compiler,
         // that would be a reason to write later or not at all.
         compiler_fence(Ordering::SeqCst);
+        if self.start.sequence == Sequence::Daemon {
+            session::outlive_parent().map_err(|errno| Error::Step { step: "leave the first child", errno })?;
+        }
         Err(self.command.execute())
     }
 
