@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::Pid;
 
 use crate::error::{Error, errno};
-use crate::session::own_descriptor;
+use crate::session::duplicate_from;
 
 /// Shells use descriptors up to 9 in scripts, and some from 10 on for themselves.
 const LOWEST_DESCRIPTOR: RawFd = 64;
@@ -92,8 +92,8 @@ impl<'a> PidFile<'a> {
             let mode = low.metadata().map_err(|error| errno(&error))?.mode();
             fchmod(&low, Mode::from_bits_truncate(mode) | Mode::S_IRUSR | Mode::S_IWUSR)?;
         }
-        let high = fcntl(&low, FcntlArg::F_DUPFD(LOWEST_DESCRIPTOR))?;
-        Ok(Self { path, file: own_descriptor(high).into(), is_new })
+        let high = duplicate_from(&low, LOWEST_DESCRIPTOR)?;
+        Ok(Self { path, file: high.into(), is_new })
     }
 
     /// Whether nothing is lost when it is overwritten.

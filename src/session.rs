@@ -6,11 +6,12 @@
 
 use std::fs;
 use std::num::NonZeroUsize;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sched::{CloneFlags, clone};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
@@ -94,13 +95,15 @@ pub fn reap_any() -> nix::Result<Option<(Pid, ExitStatus)>> {
     let mut status = 0;
     // SAFETY: waitpid writes one number to `status`.
     let reaped = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-    Ok(Some(Errno::result(reaped)?)
-        .filter(|pid| *pid != 0)
-        .map(|pid| (Pid::from_raw(pid), ExitStatus::from_raw(status))))
+    match Errno::result(reaped)? {
+        0 => Ok(None),
+        pid => Ok(Some((Pid::from_raw(pid), ExitStatus::from_raw(status)))),
+    }
 }
 
 /// Ends this process as `signal` would have ended it, but without a core file of detach, so that a calling shell sees
-/// that it was interrupted and stops its loop as well. Returns when the signal does not come through, as for PID 1 of a container.
+/// that it was interrupted and stops its loop as well. Returns when the signal does not come through, as for PID 1 of
+/// a container.
 pub fn die_of(signal: Signal) -> nix::Result<()> {
     set_dumpable(false)?;
     set_disposition(signal, Disposition::Default)?;
@@ -229,10 +232,11 @@ fn set_raw_disposition(number: i32, to: Disposition) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Takes charge of a descriptor that a system call has just made.
-pub fn own_descriptor(fd: RawFd) -> OwnedFd {
-    // SAFETY: the caller has it from the system call that made it, and nobody else knows it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+/// Another descriptor of `file`, the lowest free one from `lowest` on, which stays open across an exec.
+pub fn duplicate_from(file: impl AsFd, lowest: RawFd) -> nix::Result<OwnedFd> {
+    let fd = fcntl(file, FcntlArg::F_DUPFD(lowest))?;
+    // SAFETY: the call has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Whether descriptor `fd` is open.

@@ -50,13 +50,26 @@ pub enum Output {
     WithStdout,
 }
 
+impl Input {
+    fn opened(&self) -> Option<&Opened> {
+        match self {
+            Self::Opened(opened) => Some(opened),
+            Self::Keep => None,
+        }
+    }
+}
+
 impl Output {
+    fn opened(&self) -> Option<&Opened> {
+        match self {
+            Self::Opened(opened) => Some(opened),
+            Self::Keep(_) | Self::Log | Self::WithStdout => None,
+        }
+    }
+
     /// How many bytes a file that the user named held before this start.
     pub fn length(&self) -> u64 {
-        match self {
-            Self::Opened(opened) => opened.status.st_size.try_into().unwrap_or(0),
-            _ => 0,
-        }
+        self.opened().and_then(|opened| opened.status.st_size.try_into().ok()).unwrap_or(0)
     }
 
     /// Whether what is written there is gone.
@@ -68,8 +81,7 @@ impl Output {
     fn status(&self) -> Option<&FileStat> {
         match self {
             Self::Keep(status) => status.as_ref(),
-            Self::Opened(opened) => Some(&opened.status),
-            Self::Log | Self::WithStdout => None,
+            _ => self.opened().map(|opened| &opened.status),
         }
     }
 }
@@ -136,25 +148,15 @@ impl Streams {
 
     /// The descriptors of the files that were opened.
     pub fn descriptors(&self) -> Vec<RawFd> {
-        let input = match &self.input {
-            Input::Opened(opened) => Some(opened),
-            Input::Keep => None,
-        };
-        let outputs = [&self.output, &self.error].into_iter().filter_map(|output| match output {
-            Output::Opened(opened) => Some(opened),
-            _ => None,
-        });
-        input.into_iter().chain(outputs).map(|opened| opened.file.as_raw_fd()).collect()
+        let opened = [self.input.opened(), self.output.opened(), self.error.opened()];
+        opened.into_iter().flatten().map(|opened| opened.file.as_raw_fd()).collect()
     }
 
-    /// Whether a file that was opened for a stream is the one of `status`.
+    /// Whether stdout, stderr or a file that was opened for stdin is the file of `status`.
     pub fn lead_to(&self, status: &Metadata) -> bool {
-        let input = match &self.input {
-            Input::Opened(opened) => Some(&opened.status),
-            Input::Keep => None,
-        };
-        let streams = input.into_iter().chain(self.output.status()).chain(self.error.status());
-        streams.into_iter().any(|stream| (stream.st_dev, stream.st_ino) == (status.dev(), status.ino()))
+        let input = self.input.opened().map(|opened| &opened.status);
+        let streams = [input, self.output.status(), self.error.status()];
+        streams.into_iter().flatten().any(|stream| (stream.st_dev, stream.st_ino) == (status.dev(), status.ino()))
     }
 
     /// Puts the streams in place. Called in the child, with the log if one is needed.
