@@ -403,7 +403,8 @@ fn of_a_hundred_starts_with_one_pidfile_one_wins() {
 fn pidfile_is_held_whatever_else_is_open() {
     let sandbox = Sandbox::new();
     // A lock is lost when a descriptor of the file is closed: the caller's, or one that a script uses.
-    for (before, command) in [("exec 9>>pid", "sleep 60"), (":", "sh -c 'exec 3>/dev/null 3>&-; exec sleep 60'")] {
+    let script = "for n in 3 4 5 6 7 8 9; do eval \"exec $n>/dev/null $n>&-\"; done; exec sleep 60";
+    for (before, command) in [("exec 9>>pid", "sleep 60"), (":", &format!("sh -c '{script}'"))] {
         let start = format!("{before}; detach --pidfile pid {command}");
         assert_eq!(sandbox.sh(&start).status, 0);
         let job = sandbox.jobs(1).remove(0);
