@@ -132,7 +132,7 @@ fn as_path(file: &CStr) -> &Path {
 }
 
 /// The paths under which execvp(3) would look for `name`, in its order.
-fn paths_to_try(name: &OsStr) -> Vec<PathBuf> {
+pub fn paths_to_try(name: &OsStr) -> Vec<PathBuf> {
     if name.is_empty() {
         return Vec::new();
     }

@@ -21,7 +21,7 @@ const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
 /// Why a command was not started.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Error {
     /// What was typed makes no sense: the whole sentence, and what may have been meant.
     Usage { sentence: String, hint: Option<String> },
@@ -50,12 +50,27 @@ pub enum Error {
     NoProcess { command: OsString, errno: Errno },
     /// The new process was killed before it became COMMAND.
     KilledEarly { command: OsString },
+    /// The process that is to track COMMAND could not run. COMMAND does.
+    NotTracked { command: OsString, errno: Errno },
+    /// A desktop notification was asked for, and none can be shown.
+    CannotNotify { reason: String, hint: String },
+    /// No record has this PID or name. A process may have this PID all the same.
+    NoJob { job: OsString, is_process: bool },
+    /// Several jobs run that have this name: their PIDs and commands.
+    AmbiguousJob { verb: &'static str, job: OsString, candidates: Vec<String> },
+    /// A step that concerns a job failed: `cannot VERB 'NAME', PID PID: REASON`.
+    Job { verb: &'static str, name: OsString, pid: Pid, reason: String, hint: Option<&'static str> },
 }
 
 impl Error {
     /// A failed system call on `path`.
     pub fn path(verb: &'static str, path: impl Into<PathBuf>, errno: Errno) -> Self {
         Self::Path { verb, path: path.into(), reason: reason(errno) }
+    }
+
+    /// What was asked for could not be written.
+    pub fn stdout(error: &std::io::Error) -> Self {
+        Self::path("write to", "stdout", errno(error))
     }
 
     /// The exit status that goes with the sentence.
@@ -75,6 +90,10 @@ impl Error {
             Self::ExposedDirectory { path, .. } => {
                 Some(format!("logs and records of jobs are kept there: chmod 700 {}", show(path)))
             }
+            Self::CannotNotify { hint, .. } => Some(hint.clone()),
+            Self::NoJob { .. } => Some("see 'detach --list --all'".into()),
+            Self::AmbiguousJob { verb, .. } => Some(format!("{verb} one of them by its PID")),
+            Self::Job { hint, .. } => hint.map(str::to_owned),
             Self::NoStateDirectory => Some("set HOME or XDG_STATE_HOME, or name a file: detach -o FILE COMMAND".into()),
             _ => None,
         }
@@ -123,6 +142,22 @@ impl Display for Error {
             Self::NoProcess { command, errno } => write!(f, "cannot start {}: {}", quote(command), reason(*errno)),
             Self::KilledEarly { command } => {
                 write!(f, "cannot start {}: its process was killed before it ran", quote(command))
+            }
+            Self::NotTracked { command, errno } => {
+                write!(f, "cannot track {}, which runs: {}", quote(command), reason(*errno))
+            }
+            Self::CannotNotify { reason, .. } => write!(f, "cannot show a notification: {reason}"),
+            Self::NoJob { job, is_process: true } => {
+                write!(f, "cannot find job {}: detach has not started this process", quote(job))
+            }
+            Self::NoJob { job, is_process: false } => {
+                write!(f, "cannot find job {}: none has this PID or name", quote(job))
+            }
+            Self::AmbiguousJob { verb, job, candidates } => {
+                write!(f, "cannot {verb} {}: several jobs have this name: {}", quote(job), candidates.join(", "))
+            }
+            Self::Job { verb, name, pid, reason, .. } => {
+                write!(f, "cannot {verb} {}, PID {pid}: {reason}", quote(name))
             }
         }
     }

@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::error::{Error, FAILED, errno, quote, reason};
-use crate::sequence::Launch;
+use crate::human::{describe_end, exit_status, show_duration};
+use crate::record::{Record, to_line};
+use crate::sequence::{Launch, Step};
 use crate::session::{self, Disposition};
 use crate::streams::{Output, Target};
 use crate::ui::{Ui, describe_output, shorten_home, write_data};
@@ -41,6 +44,7 @@ pub struct Start {
     pub sigchld: Disposition,
     pub sequence: Sequence,
     pub pidfile: Option<PathBuf>,
+    pub tracking: Tracking,
     pub watch: Watch,
     pub print_pid: bool,
     pub json: bool,
@@ -53,6 +57,15 @@ pub enum Sequence {
     Leader,
     /// The daemon sequence: it is in a session that nobody leads.
     Daemon,
+}
+
+/// Whether a process stays to record how the command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracking {
+    No,
+    Record,
+    /// With a desktop notification.
+    Notify,
 }
 
 /// How long detach stays to see how the command fares.
@@ -80,14 +93,14 @@ pub fn start(start: &Start, ui: &Ui) -> Result<u8, Error> {
     let spawned = launch.spawn();
     ui.note_steps(&launch.steps);
     let pid = spawned?;
-    report(&mut launch, start, ui);
+    report(&launch, start, ui);
 
     let name = quote(&start.name);
     let started = format!("{name}, PID {}, {}", ui.strong(pid), describe_output(&launch.output));
     if limit.is_none() {
         ui.note(&started);
     }
-    match watch::watch(pid, limit.and_then(|limit| begun.checked_add(limit)), &ignored) {
+    match watch::watch(launch.child(pid), limit.and_then(|limit| begun.checked_add(limit)), &ignored) {
         Ok(Watched::Running) => {
             ui.note(&started);
             if Pid::this() == INIT {
@@ -96,8 +109,12 @@ pub fn start(start: &Start, ui: &Ui) -> Result<u8, Error> {
             Ok(0)
         }
         Ok(Watched::Ended(status)) => {
+            let Some(status) = launch.status_of_command(status) else {
+                ui.warn(format!("cannot tell how {name} ends: the process that tracked it was killed"));
+                return Ok(if start.watch == Watch::ToTheEnd { FAILED } else { 0 });
+            };
             report_end(&launch, &start.name, status, begun.elapsed(), ui);
-            Ok(watch::exit_status(status))
+            Ok(exit_status(status))
         }
         Ok(Watched::Interrupted(signal)) => {
             ui.note(format!("let go of {name}, PID {}, which goes on", ui.strong(pid)));
@@ -113,25 +130,40 @@ pub fn start(start: &Start, ui: &Ui) -> Result<u8, Error> {
 }
 
 /// What is known as soon as the exec has worked.
-fn report(launch: &mut Launch, start: &Start, ui: &Ui) {
-    if let Some(fault) = &launch.record_fault {
+fn report(launch: &Launch, start: &Start, ui: &Ui) {
+    for fault in [&launch.record_fault, &launch.tracking_fault].into_iter().flatten() {
         ui.warn(fault);
     }
-    let Some(record) = &mut launch.record else { return };
+    let Some(record) = &launch.record else { return };
     if start.print_pid {
         report_unwritten(write_data(&format!("{}\n", record.pid)), "the PID", ui);
     }
     if start.json {
-        record.steps = std::mem::take(&mut launch.steps);
-        report_unwritten(write_data(&record.to_json()), "the record", ui);
+        let line = to_line(&Report { record, steps: &launch.steps });
+        report_unwritten(write_data(&line), "the record", ui);
+    }
+}
+
+/// A start in JSON: the record, and the steps, which are not stored.
+struct Report<'a> {
+    record: &'a Record,
+    steps: &'a [Step],
+}
+
+impl Serialize for Report<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.record.serialize_fields(&mut map)?;
+        map.serialize_entry("steps", self.steps)?;
+        map.end()
     }
 }
 
 /// How the command has ended while it was watched.
 fn report_end(launch: &Launch, name: &OsStr, status: ExitStatus, lifetime: Duration, ui: &Ui) {
     let name = quote(name);
-    let end = watch::describe_end(status);
-    let lifetime = watch::show_duration(lifetime);
+    let end = describe_end(status);
+    let lifetime = show_duration(lifetime);
     let output = file_with_output(launch);
     if status.success() {
         let place = output.map_or(String::new(), |(path, _)| format!(", output in {}", shorten_home(path)));

@@ -5,40 +5,59 @@
 mod cli;
 mod command;
 mod error;
+mod human;
 mod job;
+mod join;
 mod launch;
+mod list;
+mod notify;
+mod output;
+mod pidfd;
 mod pidfile;
 mod proc;
+mod prune;
+mod record;
 mod sequence;
 #[allow(unsafe_code)]
 mod session;
+mod state;
+mod stop;
 mod streams;
+mod table;
+mod tracker;
 mod ui;
 mod watch;
 
 use std::process::ExitCode;
 
 use cli::Action;
-use error::{Error, errno};
-use ui::{Ui, Verbosity};
+use error::Error;
+use ui::{Ui, Verbosity, write_data};
 
 fn main() -> ExitCode {
-    let action = match cli::parse() {
-        Ok(action) => action,
+    if let Some(status) = tracker::run() {
+        return status;
+    }
+    let (action, verbosity) = match cli::parse() {
+        Ok(typed) => typed,
         Err(error) => return fail(&error, &Ui::new(Verbosity::Normal)),
     };
+    let ui = Ui::new(verbosity);
+    match run(action, &ui) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => fail(&error, &ui),
+    }
+}
+
+fn run(action: Action, ui: &Ui) -> Result<u8, Error> {
     match action {
-        Action::Print(text) => match ui::write_data(&text) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&Error::path("write to", "stdout", errno(&error)), &Ui::new(Verbosity::Normal)),
-        },
-        Action::Start(start, verbosity) => {
-            let ui = Ui::new(verbosity);
-            match launch::start(&start, &ui) {
-                Ok(status) => ExitCode::from(status),
-                Err(error) => fail(&error, &ui),
-            }
-        }
+        Action::Print(text) => write_data(&text).map_err(|error| Error::stdout(&error)).map(|()| 0),
+        Action::Start(start) => launch::start(&start, ui),
+        Action::List { all, json } => list::list(all, json, ui).map(|()| 0),
+        Action::Log { job, follow } => output::show(&job, follow, ui).map(|()| 0),
+        Action::Join(jobs) => join::join(&jobs, ui),
+        Action::Stop { jobs, how } => stop::stop(&jobs, how, ui),
+        Action::Prune(age) => prune::prune(age, ui).map(|()| 0),
     }
 }
 

@@ -6,8 +6,10 @@ use std::fs;
 
 use nix::unistd::Pid;
 
+use crate::error::{Error, errno};
+
 /// What tells one process from every other that ever had its PID.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The process.
     pub pid: Pid,
@@ -20,18 +22,68 @@ pub struct Identity {
 impl Identity {
     /// The identity of the calling process; `None` where /proc does not tell.
     pub fn of_this_process() -> Option<Self> {
-        let start_time = parse_start_time(&fs::read("/proc/self/stat").ok()?)?;
-        let boot_id = parse_boot_id(&fs::read("/proc/sys/kernel/random/boot_id").ok()?)?;
-        Some(Self { pid: Pid::this(), start_time, boot_id })
+        let start_time = parse_stat(&fs::read("/proc/self/stat").ok()?)?.start_time;
+        Some(Self { pid: Pid::this(), start_time, boot_id: boot_id()? })
     }
 }
 
-/// Field 22 of /proc/PID/stat. The command name, field 2, may itself hold parentheses, spaces and newlines:
-/// the fields are counted from the last `)`.
-fn parse_start_time(stat: &[u8]) -> Option<u64> {
+/// What /proc/PID/stat tells of a process: proc_pid_stat(5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// A letter.
+    pub state: u8,
+    pub group: Pid,
+    pub session: Pid,
+    /// Clock ticks after boot.
+    pub start_time: u64,
+}
+
+impl Stat {
+    /// Whether it has ended. A zombie has: where init does not wait for its children, it stays one for ever.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+
+    /// Whether a signal or a tracer has stopped it.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, b'T' | b't')
+    }
+}
+
+/// The process `pid`; `None` when there is none, or none that may be seen.
+pub fn stat(pid: Pid) -> Option<Stat> {
+    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The PIDs of all processes that may be seen.
+pub fn all_pids() -> Result<Vec<Pid>, Error> {
+    let failed = |error: std::io::Error| Error::path("read", "/proc", errno(&error));
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc").map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        pids.extend(name.to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw));
+    }
+    Ok(pids)
+}
+
+/// The boot that runs; `None` where /proc does not tell.
+pub fn boot_id() -> Option<String> {
+    parse_boot_id(&fs::read("/proc/sys/kernel/random/boot_id").ok()?)
+}
+
+/// The command name, field 2, may itself hold parentheses, spaces and newlines: the fields are counted from the last
+/// `)`.
+fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
-    let fields = str::from_utf8(stat.get(end_of_name + 1..)?).ok()?;
-    fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    let fields: Vec<&str> = str::from_utf8(stat.get(end_of_name + 1..)?).ok()?.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied();
+    let pid = |number| Some(Pid::from_raw(field(number)?.parse().ok()?));
+    Some(Stat {
+        state: *field(3)?.as_bytes().first()?,
+        group: pid(5)?,
+        session: pid(6)?,
+        start_time: field(22)?.parse().ok()?,
+    })
 }
 
 /// The boot id, as the kernel writes it: hexadecimal digits in five groups, and a newline.
@@ -46,20 +98,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn start_time_is_counted_from_the_last_parenthesis() {
-        let rest = "S 1 4242 4242 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 100";
+    fn fields_are_counted_from_the_last_parenthesis() {
+        let rest = "T 1 4242 4241 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 100";
+        let [group, session] = [4242, 4241].map(Pid::from_raw);
+        let expected = Some(Stat { state: b'T', group, session, start_time: 987_654 });
         for name in ["sleep", "a) S 1 2 3", "line\nbreak", ") ) )", ""] {
-            assert_eq!(parse_start_time(format!("4242 ({name}) {rest}\n").as_bytes()), Some(987_654), "{name:?}");
+            assert_eq!(parse_stat(format!("4242 ({name}) {rest}\n").as_bytes()), expected, "{name:?}");
         }
         let mut foreign = b"4242 (\xff\xfe) ".to_vec();
         foreign.extend_from_slice(rest.as_bytes());
-        assert_eq!(parse_start_time(&foreign), Some(987_654));
+        assert_eq!(parse_stat(&foreign), expected);
     }
 
     #[test]
-    fn start_time_of_a_damaged_stat_is_unknown() {
+    fn damaged_stat_tells_nothing() {
         for stat in [&b""[..], b"4242", b"4242 (sleep)", b"4242 (sleep) S 1 2 3", b")\xff"] {
-            assert_eq!(parse_start_time(stat), None, "{stat:?}");
+            assert_eq!(parse_stat(stat), None, "{stat:?}");
         }
     }
 

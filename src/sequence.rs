@@ -3,27 +3,35 @@
 //! As session leader: `spawn` forks, `become_leader` makes the session, `become_command` does the rest. By the daemon
 //! sequence: `spawn` forks (1), `leave_session` makes the session (2) and forks again (3), `become_daemon` makes the
 //! process group, and `become_command` does the rest: chdir (4), umask (5), close (6), redirect (7), SIGCHLD (8), exec.
+//! Where the command is tracked, all of that is done by a child of detach that stays as its parent (`spawn_tracker`).
 //! The system calls are in `session`, what is told about it is in `launch`.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, chdir};
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use crate::command::Command;
 use crate::error::{Error, reason, show};
-use crate::job::{Destination, Record, StateDirectory, Step};
-use crate::launch::{Sequence, Start};
+use crate::launch::{Sequence, Start, Tracking};
+use crate::notify;
 use crate::pidfile::PidFile;
+use crate::proc::Identity;
+use crate::record::{Destination, Record};
 use crate::session::{self, Disposition};
-use crate::streams::{Input, Output, Streams};
+use crate::state::StateDirectory;
+use crate::streams::{Input, Output, Streams, open_null};
+use crate::tracker;
 use crate::ui::{describe_output, shorten_home};
 
 /// A start on its way: what this process has prepared, and what the child, which works on the same memory until its
@@ -37,6 +45,11 @@ pub struct Launch<'a> {
     state: Result<StateDirectory, Error>,
     umask: Mode,
     names_steps: bool,
+    /// detach itself.
+    launcher: Pid,
+    /// What a tracking process needs: its standard streams, and the program that shows notifications.
+    null: Option<File>,
+    notifier: Option<PathBuf>,
 
     /// What has been done so far, if that is to be told.
     pub steps: Vec<Step>,
@@ -47,9 +60,35 @@ pub struct Launch<'a> {
     /// Why the record is not stored.
     pub record_fault: Option<Error>,
     log: Option<PathBuf>,
-    child: Option<Pid>,
+    /// The processes that have borrowed the memory.
+    borrowers: Vec<Pid>,
+    tracker: Option<Identity>,
+    /// Why the command, which runs, is not tracked.
+    pub tracking_fault: Option<Error>,
     is_executing: bool,
     failure: Option<Error>,
+}
+
+/// One step of a start, as reported by the process that took it.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub pid: Pid,
+    /// Its number in the daemon sequence.
+    pub number: Option<u8>,
+    /// The system call, or what stands for several.
+    pub name: &'static str,
+    pub result: String,
+}
+
+impl Serialize for Step {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Step", 4)?;
+        fields.serialize_field("pid", &self.pid.as_raw())?;
+        fields.serialize_field("number", &self.number)?;
+        fields.serialize_field("name", self.name)?;
+        fields.serialize_field("result", &self.result)?;
+        fields.end()
+    }
 }
 
 impl<'a> Launch<'a> {
@@ -61,10 +100,13 @@ impl<'a> Launch<'a> {
         // Absolute, because it is opened when the process is in another directory already.
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let pidfile = start.pidfile.as_ref().map(absolute);
+        let is_tracked = start.tracking != Tracking::No;
+        let null = if is_tracked { Some(open_null()?) } else { None };
+        let notifier = if start.tracking == Tracking::Notify { Some(notify::find_program()?) } else { None };
         // From here on what is made is detach's own, for the user alone. The child takes the umask back.
         let caller_umask = umask(Mode::from_bits_truncate(0o077));
         let state = match StateDirectory::open() {
-            Err(error) if streams.need_log() => return Err(error),
+            Err(error) if streams.need_log() || is_tracked => return Err(error),
             other => other,
         };
         Ok(Self {
@@ -76,12 +118,17 @@ impl<'a> Launch<'a> {
             state,
             umask: start.umask.unwrap_or(caller_umask),
             names_steps,
+            launcher: Pid::this(),
+            null,
+            notifier,
             steps: Vec::new(),
             output: [Destination::Kept, Destination::Kept],
             record: None,
             record_fault: None,
             log: None,
-            child: None,
+            borrowers: Vec::new(),
+            tracker: None,
+            tracking_fault: None,
             is_executing: false,
             failure: None,
         })
@@ -92,19 +139,60 @@ impl<'a> Launch<'a> {
     pub fn spawn(&mut self) -> Result<Pid, Error> {
         session::prepare_signals().map_err(|errno| Error::Step { step: "prepare signals", errno })?;
         self.step(None, "signals", "SIGHUP ignored, all others blocked");
+        if self.start.tracking == Tracking::No { self.spawn_command() } else { self.spawn_tracker() }
+    }
+
+    /// The child of detach that tells of the command `pid` by its own end: the command, or what tracks it.
+    pub fn child(&self, pid: Pid) -> Pid {
+        let tracker = self.tracker.as_ref().filter(|_| self.tracking_fault.is_none());
+        tracker.map_or(pid, |tracker| tracker.pid)
+    }
+
+    /// How the command has ended, after that child has ended with `status`; `None` where nobody knows.
+    pub fn status_of_command(&self, status: ExitStatus) -> Option<ExitStatus> {
+        if self.tracker.is_none() || self.tracking_fault.is_some() {
+            return Some(status);
+        }
+        let identity = self.record.as_ref()?.identity.as_ref()?;
+        let record = self.state.as_ref().ok()?.load(identity).ok()??;
+        Some(record.end?.status)
+    }
+
+    fn spawn_command(&mut self) -> Result<Pid, Error> {
         match self.start.sequence {
             Sequence::Leader => self.spawn_leader(),
             Sequence::Daemon => self.spawn_daemon(),
         }
     }
 
+    /// Starts the process that tracks the command, and starts the command in its turn.
+    fn spawn_tracker(&mut self) -> Result<Pid, Error> {
+        // If the tracking process is killed on the way, its children come to this one, which can wait for them then.
+        session::set_subreaper(true).map_err(|errno| Error::Step { step: "become a subreaper", errno })?;
+        let spawned = self.spawn_child(Self::become_tracker);
+        // This is detach again; the tracking process has become a program of its own, or has ended.
+        let result = match spawned {
+            Ok(tracker) if self.is_executing && self.failure.is_none() => {
+                // An exec that fails says so; a process that is killed does not.
+                if self.tracking_fault.is_some() {
+                    let _ = session::reap(tracker);
+                }
+                self.record.as_ref().map(|record| record.pid).ok_or(Error::KilledEarly { command: self.name() })
+            }
+            Ok(_) => {
+                self.reap_borrowers();
+                self.discard();
+                Err(self.failure.take().unwrap_or_else(|| Error::KilledEarly { command: self.name() }))
+            }
+            Err(errno) => Err(Error::NoProcess { command: self.name(), errno }),
+        };
+        let _ = session::set_subreaper(false);
+        result
+    }
+
     fn spawn_leader(&mut self) -> Result<Pid, Error> {
-        let spawned = session::spawn(|| {
-            // This is the child.
-            let Err(error) = self.become_leader();
-            self.give_up(error);
-        });
-        // This is detach again; the child is the command, or has ended.
+        let spawned = self.spawn_child(Self::become_leader);
+        // This is the parent again; the child is the command, or has ended.
         let child = spawned.map_err(|errno| Error::NoProcess { command: self.name(), errno })?;
         self.conclude(child)
     }
@@ -113,17 +201,12 @@ impl<'a> Launch<'a> {
         // The intermediate process leaves its child to this one, which can wait for it then.
         session::set_subreaper(true).map_err(|errno| Error::Step { step: "become a subreaper", errno })?;
         let fork = self.step(Some(1), "fork", "");
-        let spawned = session::spawn(|| {
-            // This is the intermediate process.
-            if let Err(error) = self.leave_session() {
-                self.give_up(error);
-            }
-        });
-        // This is detach again; the intermediate process has ended. If it was killed, its child is being killed as well
-        // (`die_with`): nothing is touched before both are gone. Nothing can go wrong with children that are ours.
+        let spawned = self.spawn_child(Self::leave_session);
+        // This is the parent again; the intermediate process has ended. If it was killed, its child is being killed as
+        // well (`die_with`): nothing is touched before both are gone. Nothing can go wrong with children that are ours.
         let _ = spawned.map(session::reap);
         if !self.is_executing {
-            let _ = self.child.map(session::reap);
+            self.reap_borrowers();
         }
         self.complete(fork, spawned.map(|pid| format!("child {pid}, the parent returns")));
         if let Err(errno) = spawned {
@@ -131,9 +214,35 @@ impl<'a> Launch<'a> {
         }
         // The command is the child of this process by now; from here on its orphans go to init.
         let _ = session::set_subreaper(false);
-        match self.child {
-            Some(child) => self.conclude(child),
-            None => Err(self.failure.take().unwrap_or_else(|| Error::KilledEarly { command: self.name() })),
+        match self.record.as_ref() {
+            Some(record) if self.is_executing => self.conclude(record.pid),
+            _ => {
+                self.discard();
+                Err(self.failure.take().unwrap_or_else(|| Error::KilledEarly { command: self.name() }))
+            }
+        }
+    }
+
+    /// Runs `steps` in a child that borrows the memory. It ends with this process, which would go on to use the memory
+    /// beside it: but detach itself waits for its child, and if it is killed, nobody else uses the memory.
+    fn spawn_child<T>(&mut self, steps: impl Fn(&mut Self) -> Result<T, Error>) -> nix::Result<Pid> {
+        let parent = Pid::this();
+        session::spawn(|| {
+            // This is the child.
+            self.borrowers.push(Pid::this());
+            let tie = if parent == self.launcher { Ok(()) } else { session::die_with(parent) };
+            let tied = tie.map_err(|errno| Error::Step { step: "follow the parent process", errno });
+            if let Err(error) = tied.and_then(|()| steps(self)) {
+                self.give_up(error);
+            }
+        })
+    }
+
+    /// Waits until nobody borrows the memory any more.
+    fn reap_borrowers(&self) {
+        for pid in &self.borrowers {
+            // Those that are not children of this process have been waited for.
+            let _ = session::reap(*pid);
         }
     }
 
@@ -155,6 +264,23 @@ impl<'a> Launch<'a> {
         }))
     }
 
+    /// What the tracking process does. Returns only when that fails.
+    fn become_tracker(&mut self) -> Result<(), Error> {
+        let session = session::lead_new_session().map_err(|errno| Error::Step { step: "make a new session", errno })?;
+        self.step(None, "track", format_args!("session {session}, stays as the parent of the command"));
+        self.tracker = Identity::of_this_process();
+        let begin = tracker::time_since_boot();
+        self.spawn_command()?;
+        // The command runs from here on, whatever happens to this process.
+        let identity = self.record.as_ref().and_then(|record| record.identity.as_ref());
+        if let (Ok(state), Some(identity), Some(null)) = (&self.state, identity, &self.null) {
+            let notifier = self.notifier.as_ref().map(|path| path.as_os_str());
+            let Err(errno) = tracker::become_tracker(state, identity, begin, null, notifier);
+            self.tracking_fault = Some(Error::NotTracked { command: self.name(), errno });
+        }
+        Ok(())
+    }
+
     /// What the only child does, to lead a session of its own. Returns only when a step fails.
     fn become_leader(&mut self) -> Result<Infallible, Error> {
         self.make_session(None)?;
@@ -167,21 +293,14 @@ impl<'a> Launch<'a> {
         self.make_session(Some(2))?;
         session::ignore_hangup().map_err(|errno| Error::Step { step: "ignore SIGHUP", errno })?;
         let fork = self.step(Some(3), "fork", "");
-        let intermediate = Pid::this();
-        let spawned = session::spawn(|| {
-            // This is the process of the command.
-            let Err(error) = self.become_daemon(intermediate);
-            self.give_up(error);
-        });
+        let spawned = self.spawn_child(Self::become_daemon);
         // This is the intermediate process again.
         self.complete(fork, spawned.map(|pid| format!("SIGHUP ignored, child {pid}, the session leader exits")));
         spawned.map(drop).map_err(|errno| Error::Step { step: "fork a second time", errno })
     }
 
     /// What the second child does. Returns only when a step fails.
-    fn become_daemon(&mut self, intermediate: Pid) -> Result<Infallible, Error> {
-        self.child = Some(Pid::this());
-        session::die_with(intermediate).map_err(|errno| Error::Step { step: "follow the first child", errno })?;
+    fn become_daemon(&mut self) -> Result<Infallible, Error> {
         let group =
             session::lead_new_group().map_err(|errno| Error::Step { step: "make a new process group", errno })?;
         self.step(None, "setpgid", format_args!("process group {group}"));
@@ -229,9 +348,7 @@ impl<'a> Launch<'a> {
         // The other process reads what this one has written, although nothing here returns to it: to the compiler,
         // that would be a reason to write later or not at all.
         compiler_fence(Ordering::SeqCst);
-        if self.start.sequence == Sequence::Daemon {
-            session::outlive_parent().map_err(|errno| Error::Step { step: "leave the first child", errno })?;
-        }
+        session::outlive_parent().map_err(|errno| Error::Step { step: "leave the parent process", errno })?;
         Err(self.command.execute())
     }
 
@@ -252,8 +369,9 @@ impl<'a> Launch<'a> {
     /// Closes what the command has not asked for. What detach itself has open stays, to be closed by the exec.
     fn close_descriptors(&mut self, log: Option<&OwnedFd>) -> Result<(), Error> {
         let mut keep = self.keep_fds.clone();
-        keep.extend(self.state.as_ref().map(AsRawFd::as_raw_fd));
+        keep.extend(self.state.as_ref().map(|state| state.as_fd().as_raw_fd()));
         keep.extend(log.map(AsRawFd::as_raw_fd));
+        keep.extend(self.null.as_ref().map(AsRawFd::as_raw_fd));
         keep.extend(self.streams.descriptors());
         keep.sort_unstable();
         let count = if self.names_steps { session::count_others(&keep) } else { None };
@@ -297,16 +415,17 @@ impl<'a> Launch<'a> {
         [stdout, stderr]
     }
 
-    /// Writes the record. That is worth a warning when it fails, no more: unless there is no room for it, and so
-    /// none for the log beside it.
+    /// Writes the record. That is worth a warning when it fails, no more: unless the end of the command is to be written
+    /// there, or there is no room for it, and so none for the log beside it.
     fn save_record(&mut self) -> Result<(), Error> {
         let Start { name, command, .. } = self.start;
-        let record = Record::of_this_process(name, command, self.output.clone());
+        let mut record = Record::of_this_process(name, command, self.output.clone());
+        record.tracker.clone_from(&self.tracker);
         let no_record = |reason| Error::NoRecord { name: name.clone(), reason };
         let result = match (&self.state, &record.identity) {
             (Err(error), _) => Err(no_record(error.to_string())),
             (_, None) => Err(no_record("/proc does not tell when it started".into())),
-            (Ok(state), Some(identity)) => match state.save(identity, &record.to_json()) {
+            (Ok(state), Some(identity)) => match state.save(identity, &record) {
                 Err(errno @ (Errno::ENOSPC | Errno::EDQUOT)) if self.log.is_some() => {
                     return Err(no_record(reason(errno)));
                 }
@@ -314,6 +433,9 @@ impl<'a> Launch<'a> {
             },
         };
         self.record = Some(record);
+        if let (Err(fault), true) = (&result, self.start.tracking != Tracking::No) {
+            return Err(fault.clone());
+        }
         match result {
             Ok(()) => {
                 self.step(None, "record", "written");
@@ -330,13 +452,13 @@ impl<'a> Launch<'a> {
 
     /// Takes back the log and the record of a command that did not start.
     fn discard(&self) {
-        if let Ok(state) = &self.state {
-            if let Some(log) = &self.log {
-                state.remove_log(log);
-            }
-            if let Some(identity) = self.record.as_ref().and_then(|record| record.identity.as_ref()) {
-                state.remove_record(identity);
-            }
+        let Ok(state) = &self.state else { return };
+        // Nothing else can be done about a file that stays.
+        if let Some(name) = self.log.as_ref().and_then(|log| log.file_name()) {
+            let _ = state.remove(name);
+        }
+        if let Some(identity) = self.record.as_ref().and_then(|record| record.identity.as_ref()) {
+            let _ = state.remove_record(identity);
         }
     }
 

@@ -6,9 +6,10 @@
 
 use std::fs;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -99,6 +100,73 @@ pub fn reap_any() -> nix::Result<Option<(Pid, ExitStatus)>> {
         0 => Ok(None),
         pid => Ok(Some((Pid::from_raw(pid), ExitStatus::from_raw(status)))),
     }
+}
+
+/// What a process and the descendants that it has waited for have used: getrusage(2).
+pub struct Usage {
+    /// User and system time.
+    pub cpu: Duration,
+    /// The largest resident set of one of them, in bytes.
+    pub peak_memory: u64,
+}
+
+/// Waits for the end of the only child, and removes it from the process table.
+pub fn reap_only_child() -> nix::Result<(ExitStatus, Usage)> {
+    let mut status = 0;
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    let no_options = 0;
+    // SAFETY: wait4 writes one number to `status`, and to `usage`, which has room for it, what its type says.
+    let reaped = unsafe { libc::wait4(-1, &raw mut status, no_options, usage.as_mut_ptr()) };
+    Errno::result(reaped)?;
+    // SAFETY: all bits zero is a valid rusage, so it is initialised whether the call has written or not.
+    let usage = unsafe { usage.assume_init() };
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
+    };
+    let cpu = time(usage.ru_utime) + time(usage.ru_stime);
+    Ok((ExitStatus::from_raw(status), Usage { cpu, peak_memory: usage.ru_maxrss.unsigned_abs() * 1024 }))
+}
+
+/// A descriptor that stands for the process `pid`, and never for another one: pidfd_open(2).
+pub fn open_pidfd(pid: Pid) -> nix::Result<OwnedFd> {
+    let no_flags = 0;
+    // SAFETY: pidfd_open takes no pointer.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), no_flags) };
+    let fd = RawFd::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the call has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends the signal with this number to the process of `pidfd`: pidfd_send_signal(2).
+pub fn send_signal(pidfd: &OwnedFd, signal: i32) -> nix::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    let no_flags = 0;
+    // SAFETY: without information about its sender, the kernel fills that in as for kill(2).
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, no_flags) };
+    Errno::result(result).map(drop)
+}
+
+/// The number of columns of the terminal `fd`; `None` where it is none, or has no size.
+pub fn columns(fd: BorrowedFd) -> Option<usize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes a winsize, which `size` is.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    (result == 0 && size.ws_col > 0).then_some(size.ws_col.into())
+}
+
+/// Gives the pages of this program back to the kernel, which reads them again when they are needed: for a process that
+/// waits for hours and needs none of them.
+pub fn release_program() {
+    unsafe extern "C" {
+        // Provided by the linker: where the program begins, and where its code ends.
+        safe static __executable_start: u8;
+        safe static etext: u8;
+    }
+    let begin = (&raw const __executable_start).cast_mut();
+    let length = (&raw const etext).addr().saturating_sub(begin.addr());
+    // SAFETY: what is between the two is mapped from the file, read-only, and has never been written to: its pages
+    // come back with the same content. The data of the program lie behind it.
+    let _ = unsafe { libc::madvise(begin.cast(), length, libc::MADV_DONTNEED) };
 }
 
 /// Ends this process as `signal` would have ended it, but without a core file of detach, so that a calling shell sees

@@ -227,6 +227,13 @@ fn open_input(path: &Path) -> Result<Opened, Error> {
     open(OpenOptions::new().read(true), path).map_err(|errno| Error::path("read input from", path, errno))
 }
 
+/// /dev/null, for reading and writing.
+pub fn open_null() -> Result<File, Error> {
+    let path = Path::new("/dev/null");
+    let opened = open(OpenOptions::new().read(true).write(true), path);
+    opened.map(|opened| opened.file).map_err(|errno| Error::path("open", path, errno))
+}
+
 fn open_output(path: &Path) -> Result<Opened, Error> {
     let mut options = OpenOptions::new();
     open(options.append(true).create(true), path).map_err(|errno| Error::path("write output to", path, errno))

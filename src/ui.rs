@@ -11,7 +11,8 @@ use std::path::Path;
 use nu_ansi_term::{Color, Style};
 
 use crate::error::{Error, show};
-use crate::job::{Destination, Step};
+use crate::record::Destination;
+use crate::sequence::Step;
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,9 +37,7 @@ impl Ui {
     /// Looks at stderr and the environment.
     pub fn new(verbosity: Verbosity) -> Self {
         let is_terminal = io::stderr().is_terminal();
-        let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Self { verbosity, is_terminal, has_colour: is_terminal && !no_colour && !is_dumb }
+        Self { verbosity, is_terminal, has_colour: is_terminal && wants_colour() }
     }
 
     /// Whether somebody sees what is written to stderr at once.
@@ -118,6 +117,13 @@ impl Ui {
         let style = if self.has_colour { style } else { Style::new() };
         write_stderr(&format!("{} {text}\n", style.paint("detach:")));
     }
+}
+
+/// Whether a terminal is to show colours.
+pub fn wants_colour() -> bool {
+    let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+    !no_colour && !is_dumb
 }
 
 /// Writes data to stdout, all or an error. A reader that has gone away is no error.

@@ -6,12 +6,10 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use jiff::SignedDuration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -99,35 +97,6 @@ fn wait_for_input(signals: &SignalFd, limit: Option<Duration>) -> nix::Result<()
     }
 }
 
-/// The exit status by which a shell would tell of `status`: 128+N for signal N.
-pub fn exit_status(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
-}
-
-/// How a command ended, as the predicate of a sentence.
-pub fn describe_end(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(0), _) => "ended with success".to_owned(),
-        (_, Some(number)) => {
-            let name = Signal::try_from(number).map_or(format!("signal {number}"), |signal| signal.to_string());
-            let core = if status.core_dumped() { " (core dumped)" } else { "" };
-            format!("was killed by {name}{core}")
-        }
-        (code, None) => format!("failed with status {}", code.unwrap_or_default()),
-    }
-}
-
-/// A lifetime for people: to the millisecond below a minute, then to the second.
-pub fn show_duration(duration: Duration) -> String {
-    let rounded = if duration < Duration::from_secs(60) {
-        Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-    } else {
-        Duration::from_secs(duration.as_secs())
-    };
-    SignedDuration::try_from(rounded).map_or_else(|_| format!("{} s", rounded.as_secs()), |d| format!("{d:#}"))
-}
-
 /// Whether the regular file `path` holds more than `from` bytes.
 pub fn has_grown(path: &Path, from: u64) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > from)
@@ -178,27 +147,5 @@ mod tests {
         assert_eq!(select_last_lines(b"\tat C:\\x\n"), ["\tat C:\\x"]);
         assert_eq!(select_last_lines(b""), [""; 0]);
         assert_eq!(select_last_lines(b"\n"), [""; 0]);
-    }
-
-    #[test]
-    fn status_of_a_signal_is_that_of_a_shell() {
-        for (raw, status, sentence) in [
-            (0, 0, "ended with success"),
-            (42 << 8, 42, "failed with status 42"),
-            (255 << 8, 255, "failed with status 255"),
-            (15, 143, "was killed by SIGTERM"),
-            (0x80 | 0xb, 139, "was killed by SIGSEGV (core dumped)"),
-            (35, 163, "was killed by signal 35"),
-        ] {
-            let end = ExitStatus::from_raw(raw);
-            assert_eq!((exit_status(end), describe_end(end).as_str()), (status, sentence));
-        }
-    }
-
-    #[test]
-    fn duration_is_as_exact_as_it_is_useful() {
-        for (millis, text) in [(0, "0s"), (41, "41ms"), (2_500, "2s 500ms"), (62_345, "1m 2s"), (3_600_000, "1h")] {
-            assert_eq!(show_duration(Duration::from_millis(millis)), text);
-        }
     }
 }

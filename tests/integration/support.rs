@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -444,6 +444,8 @@ pub fn mode(path: &Path) -> u32 {
 /// A pseudo-terminal with a program in it, whose controlling terminal it is: what a terminal emulator does.
 pub struct Terminal {
     master: Option<pty_process::blocking::Pty>,
+    /// The other side of it, and when that was made.
+    device: (PathBuf, i64, i64),
     child: Child,
     pub shell: Process,
     seen: Vec<u8>,
@@ -459,6 +461,9 @@ impl Terminal {
         let (master, slave) = pty_process::blocking::open().unwrap();
         master.resize(pty_process::Size::new(50, 200)).unwrap();
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR)).unwrap();
+        let name = fs::read_link(format!("/proc/self/fd/{}", slave.as_fd().as_raw_fd())).unwrap();
+        let made = fs::metadata(&name).unwrap();
+        let device = (name, made.ctime(), made.ctime_nsec());
         let command = pty_process::blocking::Command::new(program[0])
             .args(&program[1..])
             .env_clear()
@@ -466,7 +471,7 @@ impl Terminal {
             .current_dir(sandbox.path("work"));
         let child = command.spawn(slave).unwrap();
         let shell = Process::new(child.id().try_into().unwrap());
-        Self { master: Some(master), child, shell, seen: Vec::new() }
+        Self { master: Some(master), device, child, shell, seen: Vec::new() }
     }
 
     /// Types `keys`.
@@ -586,10 +591,16 @@ impl Terminal {
         tcgetpgrp(self.master().as_fd()).map_or(0, Pid::as_raw)
     }
 
-    /// Closes the window: the kernel hangs up the terminal.
+    /// Closes the window: the kernel hangs up the terminal. For a moment a child that another test is just starting
+    /// may have this side open as well; when all have closed it, the device is gone.
     #[track_caller]
     pub fn hang_up(&mut self) {
         drop(self.master.take());
+        let (name, seconds, nanoseconds) = &self.device;
+        eventually(|| {
+            let is_ours = |it: fs::Metadata| (it.ctime(), it.ctime_nsec()) == (*seconds, *nanoseconds);
+            !fs::metadata(name).is_ok_and(is_ours)
+        });
     }
 
     /// Whether the shell has ended. A zombie is left to `Drop`.

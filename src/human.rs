@@ -1,0 +1,136 @@
+//! Quantities for people: durations, sizes, points in time, the end of a process.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, Zoned};
+use nix::sys::signal::Signal;
+
+use crate::record::now_in_ms;
+
+/// The exit status by which a shell would tell of `status`: 128+N for signal N.
+pub fn exit_status(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+/// How a command ended, as the predicate of a sentence.
+pub fn describe_end(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => "ended with success".to_owned(),
+        (_, Some(number)) => {
+            let name = Signal::try_from(number).map_or(format!("signal {number}"), |signal| signal.to_string());
+            let core = if status.core_dumped() { " (core dumped)" } else { "" };
+            format!("was killed by {name}{core}")
+        }
+        (code, None) => format!("failed with status {}", code.unwrap_or_default()),
+    }
+}
+
+/// A lifetime for people: to the millisecond below a minute, then to the second.
+pub fn show_duration(duration: Duration) -> String {
+    let rounded = if duration < Duration::from_secs(60) {
+        Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    } else {
+        Duration::from_secs(duration.as_secs())
+    };
+    SignedDuration::try_from(rounded).map_or_else(|_| format!("{} s", rounded.as_secs()), |d| format!("{d:#}"))
+}
+
+/// A number of bytes, with three digits at most.
+pub fn show_size(bytes: u64) -> String {
+    let mut unit = "B";
+    let mut tenths = u128::from(bytes) * 10;
+    for larger in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
+        if tenths < 10_000 {
+            break;
+        }
+        tenths /= 1024;
+        unit = larger;
+    }
+    match tenths {
+        0..100 if unit != "B" => format!("{}.{} {unit}", tenths / 10, tenths % 10),
+        _ => format!("{} {unit}", tenths / 10),
+    }
+}
+
+/// A lifetime for a table: its two largest units.
+pub fn show_lifetime(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{}ms", duration.as_millis()),
+        1..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+/// Milliseconds since 1970 as a local time.
+pub fn show_time(ms: u64) -> String {
+    to_local(ms).map_or_else(|| "?".into(), |time| time.strftime("%F %T").to_string())
+}
+
+/// The same, as short as in ls(1).
+pub fn show_day(ms: u64) -> String {
+    let now = to_local(now_in_ms());
+    let show = |time: Zoned| {
+        let is_this_year = now.is_some_and(|now| now.year() == time.year());
+        time.strftime(if is_this_year { "%b %e %H:%M" } else { "%b %e  %Y" }).to_string()
+    };
+    to_local(ms).map_or_else(|| "?".into(), show)
+}
+
+fn to_local(ms: u64) -> Option<Zoned> {
+    let time = Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
+    Some(time.to_zoned(TimeZone::system()))
+}
+
+/// `TERM` for 15.
+pub fn signal_name(number: i32) -> String {
+    Signal::try_from(number).map_or(number.to_string(), |signal| signal.as_str().trim_start_matches("SIG").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_has_three_digits_at_most() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "0.9 KiB"),
+            (10_240, "10 KiB"),
+            (1_048_576, "1.0 MiB"),
+            (131_072_000, "125 MiB"),
+            (u64::MAX, "15 EiB"),
+        ] {
+            assert_eq!(show_size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn status_of_a_signal_is_that_of_a_shell() {
+        for (raw, status, sentence) in [
+            (0, 0, "ended with success"),
+            (42 << 8, 42, "failed with status 42"),
+            (255 << 8, 255, "failed with status 255"),
+            (15, 143, "was killed by SIGTERM"),
+            (0x80 | 0xb, 139, "was killed by SIGSEGV (core dumped)"),
+            (35, 163, "was killed by signal 35"),
+        ] {
+            let end = ExitStatus::from_raw(raw);
+            assert_eq!((exit_status(end), describe_end(end).as_str()), (status, sentence));
+        }
+    }
+
+    #[test]
+    fn duration_is_as_exact_as_it_is_useful() {
+        for (millis, text) in [(0, "0s"), (41, "41ms"), (2_500, "2s 500ms"), (62_345, "1m 2s"), (3_600_000, "1h")] {
+            assert_eq!(show_duration(Duration::from_millis(millis)), text);
+        }
+    }
+}

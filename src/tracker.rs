@@ -1,0 +1,91 @@
+//! The process that tracks a command: its parent, which waits for its end and writes that to its record.
+//!
+//! It is another run of this program, so that it holds next to nothing of what the start has needed. `sequence` makes
+//! it, in a session of its own; `become_tracker` is the last step of that, and `run` is what the new program does.
+//! All signals are blocked in it: it ends after the command, or of SIGKILL.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::prctl::set_name;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, execv, fchdir};
+
+use crate::error::FAILED;
+use crate::notify;
+use crate::proc::Identity;
+use crate::record::{End, now_in_ms};
+use crate::session;
+use crate::state::{StateDirectory, parse_record_name, record_name};
+
+/// The first argument of this program in a tracking process. No option begins like this.
+const WORD: &str = "--tracking";
+/// The program that runs, even if its file has been replaced meanwhile: proc_pid_exe(5).
+const THIS_PROGRAM: &CStr = c"/proc/self/exe";
+
+/// Becomes the tracking process of the only child of this process, `command`. Returns only when that fails.
+///
+/// `begin` is when it was started ([`time_since_boot`]), `null` is /dev/null, `notifier` the program that shows
+/// notifications. The working directory becomes `state`: what is to be written lies there.
+pub fn become_tracker(
+    state: &StateDirectory,
+    command: &Identity,
+    begin: Duration,
+    null: impl AsFd,
+    notifier: Option<&OsStr>,
+) -> nix::Result<Infallible> {
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    fchdir(state)?;
+    session::close_descriptors(&[])?;
+    let begin = begin.as_millis().to_string();
+    let record = record_name(command);
+    let words = [OsStr::new("detach"), WORD.as_ref(), record.as_ref(), begin.as_ref()];
+    let words = words.into_iter().chain(notifier).map(|word| CString::new(word.as_bytes()));
+    let arguments = words.collect::<Result<Vec<_>, _>>().map_err(|_| Errno::EINVAL)?;
+    execv(THIS_PROGRAM, &arguments)
+}
+
+/// If this process is to track a command: does so, to its end. Costs every other process the look at one argument.
+pub fn run() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != WORD {
+        return None;
+    }
+    let (record, begin, notifier) = (arguments.next()?, arguments.next()?, arguments.next());
+    Some(track(&record, &begin, notifier).map_or(ExitCode::from(FAILED), |()| ExitCode::SUCCESS))
+}
+
+/// Waits for the only child, the command of the record with this name, which was started `begin` milliseconds after the
+/// boot, and records how it has ended.
+fn track(name: &OsStr, begin: &OsStr, notifier: Option<OsString>) -> Option<()> {
+    // The kernel calls a process after the file that it runs, which would be "exe".
+    let _ = set_name(c"detach");
+    let begin = Duration::from_millis(begin.to_str()?.parse().ok()?);
+    session::release_program();
+    let (status, usage) = session::reap_only_child().ok()?;
+    let wall = time_since_boot().saturating_sub(begin);
+    let end = End { ended_at_ms: now_in_ms(), status, wall, cpu: usage.cpu, peak_memory: usage.peak_memory };
+
+    let identity = parse_record_name(name)?;
+    let state = StateDirectory::here().ok()?;
+    // If somebody has removed the record, it does not come back.
+    let mut record = state.load(&identity).ok()??;
+    record.end = Some(end.clone());
+    let saved = state.save(&identity, &record);
+    if let Some(notifier) = notifier {
+        notify::send(notifier, record.name.as_os_str(), &end);
+    }
+    saved.ok()
+}
+
+/// Of a clock that goes on while the machine sleeps: clock_gettime(2).
+pub fn time_since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+}
