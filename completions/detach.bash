@@ -2,6 +2,34 @@
 # Install as ~/.local/share/bash-completion/completions/detach, or source it from ~/.bashrc.
 # Without bash-completion, the command completes to the names of commands, and its arguments to file names.
 
+# The PIDs and names of jobs that $2 can be used with and that begin with $3. Where readline lists them, each has its
+# command behind it.
+_detach_jobs() {
+    local all='' pid name state started time output command word
+    local -A commands=() count=()
+    [[ $2 != --log ]] || all=--all
+    while IFS=$'\t' read -r pid name state started time output command; do
+        [[ $all || $state == running || $state == stopped ]] || continue
+        commands[$pid]=$command
+        # What is shown escaped cannot be typed like that.
+        [[ ! $name || $name == *\\* ]] || commands[$name]=$command count[$name]=$((${count[$name]:-0} + 1))
+    done < <("$1" --list $all 2>/dev/null)
+    for word in "${!commands[@]}"; do
+        # To be stopped or waited for, a job must be the only one of its name.
+        if [[ $word == "$3"* ]] && { [[ $all ]] || ((${count[$word]:-1} == 1)); }; then
+            COMPREPLY+=("$word")
+        fi
+    done
+    local is_list=$((COMP_TYPE == 63 || COMP_TYPE == 33 || COMP_TYPE == 64)) i
+    for ((i = 0; i < ${#COMPREPLY[@]}; i++)); do
+        if ((is_list && ${#COMPREPLY[@]} > 1)); then
+            COMPREPLY[i]+="  (${commands[${COMPREPLY[i]}]:0:50})"
+        else
+            printf -v "COMPREPLY[$i]" %q "${COMPREPLY[i]}"
+        fi
+    done
+}
+
 _detach() {
     # Every option, with the kind of its value.
     local -A takes=(
@@ -15,6 +43,8 @@ _detach() {
         [--sigchld]=HOW
         [--pidfile]=FILE
         [-N]=NAME [--name]=NAME
+        [-t]= [--track]=
+        [--notify]=
         [-w]= [--wait]=
         [--settle]=DURATION
         [-P]= [--print-pid]=
@@ -23,31 +53,37 @@ _detach() {
         [-v]= [--verbose]=
         [-h]= [--help]=
         [-V]= [--version]=
+        [--list]= [--all]=
+        [--log]=JOB [-f]= [--follow]=
+        [--join]=JOB
+        [--stop]=JOB [--grace]=DURATION [--signal]=SIG
+        [--prune]=
     )
 
     # Walk the words before the cursor, to learn where the command begins and which value is wanted. Readline splits
     # words at '=' and ':' too; COMP_LINE tells which pieces belong together.
-    local cur=$2 rest=$COMP_LINE word='' want='' first=0 begun='' letters i
+    local cur=$2 rest=$COMP_LINE word='' want='' first=0 begun='' mode='' letters i
     for ((i = 0; i < COMP_CWORD; i++)); do
         word+=${COMP_WORDS[i]}
         rest=${rest#*"${COMP_WORDS[i]}"}
         [[ $rest == [[:space:]]* ]] || continue
         if ((first == 0)); then
             :
-        elif [[ $want ]]; then
+        elif [[ $want && ! ($want == JOB && $word == -*) ]]; then
             want=
         elif [[ $word == -- ]]; then
             begun=yes first=$((i + 1))
             break
         elif [[ $word == --* ]]; then
             want=${takes[$word]-}
+            [[ ${takes[${word%%=*}]-} != JOB ]] || mode=${word%%=*}
         elif [[ $word == -?* ]]; then
             letters=${word#-}
             while [[ $letters && ! $want ]]; do
                 want=${takes[-${letters:0:1}]-} letters=${letters:1}
             done
             [[ ! $letters ]] || want=
-        else
+        elif [[ ! $mode ]]; then
             begun=yes
             break
         fi
@@ -55,7 +91,13 @@ _detach() {
     done
     if [[ ! $begun && ! $want && $word == --* ]]; then
         want=${takes[${word%%=*}]:-NOTHING}
+        [[ $want != JOB ]] || mode=${word%%=*}
+        [[ $word != --prune=* ]] || want=DAYS
         [[ $cur != '=' ]] || cur=
+    elif [[ $mode && $cur != -* && ($begun || ! $want) ]]; then
+        want=JOB
+    elif [[ $want == JOB && $cur == -* ]]; then
+        want=
     fi
 
     case $want in
@@ -64,6 +106,9 @@ _detach() {
         MODE) COMPREPLY=($(compgen -W '022 027 077' -- "$cur")) ;;
         HOW) COMPREPLY=($(compgen -W 'default ignore' -- "$cur")) ;;
         DURATION) COMPREPLY=($(compgen -W '100ms 1s 10s' -- "$cur")) ;;
+        DAYS) COMPREPLY=($(compgen -W '1d 7d 30d' -- "$cur")) ;;
+        SIG) COMPREPLY=($(compgen -W 'HUP INT QUIT KILL USR1 USR2 TERM CONT STOP' -- "$cur")) ;;
+        JOB) _detach_jobs "$1" "$mode" "$cur" ;;
         ?*) ;;
         *)
             if [[ ! $begun && $cur == -* ]]; then

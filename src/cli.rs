@@ -170,7 +170,9 @@ pub fn parse() -> Result<(Action, Verbosity), Error> {
         }
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                Ok((Action::Print(error.render().to_string()), Verbosity::Normal))
+                // To clap, a JOB that may stand elsewhere is one that may be missing.
+                let text = error.render().to_string().replace("--log [<JOB>...]", "--log <JOB>     ");
+                Ok((Action::Print(text.replace("[<JOB>...]", "<JOB>...  ")), Verbosity::Normal))
             }
             _ => Err(explain(&error)),
         },

@@ -57,13 +57,12 @@ fn remove_leftovers(
     in_use: &HashSet<OsString>,
     age: Duration,
 ) -> Result<(), Error> {
-    // A job whose record could not be written or read may run, and its children may go on after it.
-    let mut pids: HashSet<Pid> = proc::all_pids()?.into_iter().collect();
-    pids.extend(jobs.unreadable());
-    let is_nobodys =
-        |log: &&OsString| !in_use.contains(*log) && pids_in_log_name(log).iter().all(|pid| !pids.contains(pid));
-    for log in jobs.files.logs.iter().filter(is_nobodys) {
-        if !pids_in_log_name(log).is_empty() && removal.is_older(log, age) {
+    // A job whose record could not be written or read may run.
+    let unreadable = jobs.unreadable();
+    let may_use = |pid: &Pid| unreadable.contains(pid) || proc::stat(*pid).is_some_and(|stat| !stat.is_dead());
+    for log in jobs.files.logs.iter().filter(|log| !in_use.contains(*log)) {
+        let pids = pids_in_log_name(log);
+        if !pids.is_empty() && !pids.iter().any(may_use) && removal.is_older(log, age) {
             removal.remove(log)?;
         }
     }

@@ -130,8 +130,12 @@ impl StateDirectory {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let file = match openat(&self.directory, record_name(identity).as_str(), flags, Mode::empty()) {
             Err(Errno::ENOENT) => return Ok(None),
+            Err(Errno::ELOOP) => return Err("it is a symbolic link".into()),
             other => File::from(other.map_err(reason)?),
         };
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return Err("it is not a regular file".into());
+        }
         let mut json = Vec::new();
         file.take(LONGEST_RECORD).read_to_end(&mut json).map_err(|error| reason(errno(&error)))?;
         let record = Record::from_json(&json)?;

@@ -126,6 +126,14 @@ impl Prompt {
         })
     }
 
+    /// The screen after these keys, when `text` has appeared on it.
+    #[track_caller]
+    fn screen_after(&mut self, keys: &[&str], text: &str) -> String {
+        self.terminal.press(&keys.concat());
+        self.terminal.wait_for(text);
+        self.terminal.screen()
+    }
+
     #[track_caller]
     fn assert_completes(&mut self, typed: &str, expected: &str) {
         assert_eq!(self.after(&[typed, TAB]), expected, "{} after {typed:?}", self.name);
@@ -152,9 +160,9 @@ fn sandbox() -> Sandbox {
 /// The options in `detach --help`: the words before the value or the description.
 fn options_of_the_help() -> BTreeSet<String> {
     let help = Run::of(Command::new(DETACH).arg("--help")).stdout;
-    let lines = help.lines().skip_while(|line| *line != "Options:").skip(1).take_while(|line| !line.is_empty());
-    let options = lines.flat_map(|line| line.split_ascii_whitespace().take_while(|word| word.starts_with('-')));
-    options.map(|option| option.trim_end_matches(',').to_owned()).collect()
+    let options = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    let names = options.flat_map(|line| line.split_ascii_whitespace().take_while(|word| word.starts_with('-')));
+    names.map(|name| name.split([',', '[']).next().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -225,6 +233,53 @@ fn values_of_options_complete() {
         prompt.assert_completes("detach -C direc", "detach -C directory/");
         prompt.assert_completes("detach --chdir=direc", "detach --chdir=directory/");
         prompt.assert_completes("detach --chdir=", "detach --chdir=directory/");
+    }
+}
+
+#[test]
+fn jobs_complete_by_pid_and_by_name() {
+    let sandbox = sandbox();
+    let running = sandbox.job(["-N", "running-one", "sleep", "60"]);
+    let twins = [60, 61].map(|seconds| sandbox.job(["-N", "twin", "sleep", &seconds.to_string()]));
+    let ended = sandbox.job(["-N", "ended-one", "true"]);
+    sandbox.job(["-N", "odd\n", "sleep", "60"]);
+    let pid = running.pid.to_string();
+    for mut prompt in Prompt::all(&sandbox) {
+        for mode in ["--stop", "--join", "--log"] {
+            prompt.assert_completes(&format!("detach {mode} runn"), &format!("detach {mode} running-one "));
+            prompt.assert_completes(&format!("detach {mode}=runn"), &format!("detach {mode}=running-one "));
+            prompt.assert_completes(&format!("detach -q {mode} {pid}"), &format!("detach -q {mode} {pid} "));
+            let unchanged = format!("detach {mode} odd");
+            prompt.assert_completes(&unchanged, &unchanged);
+        }
+        for several in ["--stop", "--join"] {
+            let first = format!("detach {several} running-one ");
+            prompt.assert_completes(&format!("{first}{}", twins[0].pid), &format!("{first}{} ", twins[0].pid));
+            // Of a name that two have, neither is meant; and one that has ended cannot be stopped.
+            for unchanged in ["twi", "ended-o"].map(|word| format!("detach {several} {word}")) {
+                prompt.assert_completes(&unchanged, &unchanged);
+            }
+        }
+        prompt.assert_completes("detach --log twi", "detach --log twin ");
+        prompt.assert_completes("detach --log ended-o", "detach --log ended-one ");
+        prompt.assert_completes("detach --log -f ended-o", "detach --log -f ended-one ");
+        prompt.assert_completes(&format!("detach --log {}", ended.pid), &format!("detach --log {} ", ended.pid));
+        prompt.assert_completes("detach --stop running-one --verb", "detach --stop running-one --verbose ");
+        prompt.assert_completes("detach --stop running-one --signal US", "detach --stop running-one --signal USR");
+        // The command is not a mode.
+        prompt.assert_completes("detach git --stop runn", "detach git --stop runn");
+    }
+}
+
+#[test]
+fn jobs_are_described_by_their_commands() {
+    let sandbox = sandbox();
+    for seconds in ["61", "62"] {
+        sandbox.job(["-N", &format!("job{seconds}"), "sleep", seconds]);
+    }
+    for mut prompt in Prompt::all(&sandbox) {
+        let screen = prompt.screen_after(&["detach --stop job", TAB, TAB, TAB], "sleep 62");
+        assert!(screen.contains("sleep 61"), "{}: {screen:?}", prompt.name);
     }
 }
 

@@ -17,7 +17,7 @@ fn root() -> PathBuf {
 fn options_of_help() -> BTreeSet<String> {
     let help = Sandbox::new().detach(["--help"]).stdout;
     let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
-    let names = lines.flat_map(|line| line.split("  ").next().unwrap().split([' ', ',']));
+    let names = lines.flat_map(|line| line.split("  ").next().unwrap().split([' ', ',', '[']));
     names.filter(|name| name.starts_with('-')).map(str::to_owned).collect()
 }
 

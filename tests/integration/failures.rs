@@ -405,14 +405,14 @@ fn wrong_usage_is_125() {
         (&["-o"], "cannot use '--output <FILE>': it needs a value", help),
         (
             &["--settle", "-1", "true"],
-            "cannot use '-1' for '--settle <DURATION>': not a duration like 500ms, 2s or 1m30s",
+            "cannot use '-1' for '--settle <DURATION>': not a duration like 500ms, 2s, 1m30s or 7d",
             help,
         ),
         (&["--wait=5", "true"], "cannot use '--wait': it takes no value", help),
         (&["-m", "9", "true"], "cannot use '9' for '--umask <MODE>': not an octal number from 0 to 777", help),
         (
             &["--settle", "x", "true"],
-            "cannot use 'x' for '--settle <DURATION>': not a duration like 500ms, 2s or 1m30s",
+            "cannot use 'x' for '--settle <DURATION>': not a duration like 500ms, 2s, 1m30s or 7d",
             help,
         ),
         (&["--keep-fd", "x", "true"], "cannot use 'x' for '--keep-fd <N>': not the number of a descriptor", help),
