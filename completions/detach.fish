@@ -37,7 +37,7 @@ function __detach_jobs
         contains -- --all $argv; or contains -- $fields[3] running stopped; or continue
         printf '%s\t%s\n' $fields[1] $fields[7]
         # What is shown escaped cannot be typed like that.
-        string match --quiet -- '*\\*' $fields[2]; and continue
+        string match --quiet --regex -- '\\\\' $fields[2]; and continue
         set -a names $fields[2]
         set -a lines $fields[2]\t$fields[7]
     end

@@ -90,7 +90,7 @@ fn ask(job: &Job, how: How) -> Result<Option<Session>, Error> {
 fn end(job: &Job, session: &mut Session, begun: Instant, grace: Duration, ui: &Ui) -> Result<(), Error> {
     let failed = |errno| refuse(job, errno);
     if session.wait(begun.checked_add(grace)).map_err(failed)? {
-        ui.note(format!("stopped {} after {}", job.describe(), show_duration(begun.elapsed())));
+        ui.note(format!("{} ended after {}", job.describe(), show_duration(begun.elapsed())));
         return Ok(());
     }
     let left = session.living();

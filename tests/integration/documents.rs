@@ -72,6 +72,7 @@ fn options_that_the_readme_names_exist() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let calls = readme.split('`').filter(|text| text.starts_with("detach -") || text.starts_with("--"));
     let named = calls.flat_map(str::split_whitespace).filter(|word| word.starts_with("--") && word.len() > 2);
+    let named = named.map(|word| word.split('=').next().unwrap());
     let unknown: Vec<&str> = named.filter(|word| !options.contains(*word)).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
 }

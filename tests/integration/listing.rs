@@ -380,7 +380,9 @@ fn killed_detach_leaves_a_job_that_is_recorded_or_none() {
             assert!(lines.iter().all(|line| line[2] == "running"), "{what}");
             let with_each_job = if options.contains("-t") { 2 } else { 1 };
             assert_eq!(processes.len(), jobs.len() * with_each_job, "{what}");
-            processes.iter().for_each(|process| process.signal(Signal::SIGKILL));
+            for process in &processes {
+                process.signal(Signal::SIGKILL);
+            }
             eventually(|| sandbox.processes().is_empty());
         }
     }

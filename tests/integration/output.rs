@@ -69,7 +69,7 @@ fn files_of_the_user_are_shown() {
         let run = sandbox.detach(["-w", "-C", "/"].iter().chain(options).chain(&["sh", "-c", script]));
         assert_eq!(run.status, 0);
         let run = sandbox.detach(["-v", "--log", "sh"]);
-        let stderr = stderr.replace("~/..", &sandbox.path("").display().to_string().trim_end_matches('/'));
+        let stderr = stderr.replace("~/..", sandbox.path("").display().to_string().trim_end_matches('/'));
         assert_eq!((run.status, run.stdout.as_str(), run.stderr), (0, stdout, stderr), "{options:?}");
     }
 }
