@@ -11,8 +11,8 @@ _detach_jobs() {
     while IFS=$'\t' read -r pid name state started time output command; do
         [[ $all || $state == running || $state == stopped ]] || continue
         commands[$pid]=$command
-        # What is shown escaped cannot be typed like that.
-        [[ ! $name || $name == *\\* ]] || commands[$name]=$command count[$name]=$((${count[$name]:-0} + 1))
+        # What is shown escaped cannot be typed like that, and what looks like an option would be one.
+        [[ ! $name || $name == *\\* || $name == -* || $name == [@*] ]] || commands[$name]=$command count[$name]=$((${count[$name]:-0} + 1))
     done < <("$1" --list $all 2>/dev/null)
     for word in "${!commands[@]}"; do
         # To be stopped or waited for, a job must be the only one of its name.

@@ -36,14 +36,15 @@ function __detach_jobs
         set -l fields (string split \t -- $job)
         contains -- --all $argv; or contains -- $fields[3] running stopped; or continue
         printf '%s\t%s\n' $fields[1] $fields[7]
-        # What is shown escaped cannot be typed like that.
-        string match --quiet --regex -- '\\\\' $fields[2]; and continue
+        # What is shown escaped cannot be typed like that, and what looks like an option would be one.
+        string match --quiet --regex -- '^-|\\\\' $fields[2]; and continue
         set -a names $fields[2]
         set -a lines $fields[2]\t$fields[7]
     end
     # To be stopped or waited for, a job must be the only one of its name.
     for index in (seq (count $names))
-        contains -- --all $argv; or test (count (string match -- $names[$index] $names)) = 1; or continue
+        set -l pattern '^'(string escape --style=regex -- $names[$index])'$'
+        contains -- --all $argv; or test (count (string match --regex -- $pattern $names)) = 1; or continue
         echo -- $lines[$index]
     end
 end

@@ -205,7 +205,14 @@ fn mean(typed: &mut ArgMatches) -> Result<Action, Error> {
     } else {
         typed.remove_many(mode).unwrap_or_default().collect()
     };
-    words.extend(typed.remove_many::<OsString>("command").unwrap_or_default());
+    let behind: Vec<OsString> = typed.remove_many("command").unwrap_or_default().collect();
+    // Options that follow a JOB like that are not read as such; behind '--' there are none.
+    let is_option =
+        |word: &&OsString| word.as_bytes().starts_with(b"-") && std::env::args_os().all(|word| word != "--");
+    if let Some(option) = behind.iter().find(is_option) {
+        return Err(usage(format!("cannot use {} here: options go before the first JOB", quote(option))));
+    }
+    words.extend(behind);
     match (mode, words.as_slice()) {
         ("list", []) => Ok(Action::List { all: typed.get_flag("all"), json: typed.get_flag("json") }),
         ("prune", []) => Ok(Action::Prune(typed.remove_one("prune").unwrap_or_default())),

@@ -20,7 +20,7 @@ const NOT_EXECUTABLE: u8 = 126;
 /// COMMAND was not found.
 const NOT_FOUND: u8 = 127;
 
-/// Why a command was not started.
+/// Why a command was not started, or what else was asked for was not done.
 #[derive(Clone, Debug)]
 pub enum Error {
     /// What was typed makes no sense: the whole sentence, and what may have been meant.
@@ -54,8 +54,8 @@ pub enum Error {
     NotTracked { command: OsString, errno: Errno },
     /// A desktop notification was asked for, and none can be shown.
     CannotNotify { reason: String, hint: String },
-    /// No record has this PID or name. A process may have this PID all the same.
-    NoJob { job: OsString, is_process: bool },
+    /// No record has this PID or name, or none that can be read.
+    NoJob { job: OsString, reason: &'static str },
     /// Several jobs run that have this name: their PIDs and commands.
     AmbiguousJob { verb: &'static str, job: OsString, candidates: Vec<String> },
     /// A step that concerns a job failed: `cannot VERB 'NAME', PID PID: REASON`.
@@ -147,12 +147,7 @@ impl Display for Error {
                 write!(f, "cannot track {}, which runs: {}", quote(command), reason(*errno))
             }
             Self::CannotNotify { reason, .. } => write!(f, "cannot show a notification: {reason}"),
-            Self::NoJob { job, is_process: true } => {
-                write!(f, "cannot find job {}: detach has not started this process", quote(job))
-            }
-            Self::NoJob { job, is_process: false } => {
-                write!(f, "cannot find job {}: none has this PID or name", quote(job))
-            }
+            Self::NoJob { job, reason } => write!(f, "cannot find job {}: {reason}", quote(job)),
             Self::AmbiguousJob { verb, job, candidates } => {
                 write!(f, "cannot {verb} {}: several jobs have this name: {}", quote(job), candidates.join(", "))
             }

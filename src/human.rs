@@ -1,4 +1,7 @@
 //! Quantities for people: durations, sizes, points in time, the end of a process.
+//!
+//! Each gives a text that stands in a sentence or a table of its own; what is said with it, and where, is left to
+//! others.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -6,6 +9,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
+use nix::libc;
 use nix::sys::signal::Signal;
 
 use crate::record::now_in_ms;
@@ -88,14 +92,48 @@ fn to_local(ms: u64) -> Option<Zoned> {
     Some(time.to_zoned(TimeZone::system()))
 }
 
-/// `TERM` for 15.
+/// `TERM` for 15, `RTMIN+1` for 35.
 pub fn signal_name(number: i32) -> String {
-    Signal::try_from(number).map_or(number.to_string(), |signal| signal.as_str().trim_start_matches("SIG").to_owned())
+    match Signal::try_from(number) {
+        Ok(signal) => signal.as_str().trim_start_matches("SIG").to_owned(),
+        Err(_) if number == libc::SIGRTMIN() => "RTMIN".to_owned(),
+        Err(_) if number > libc::SIGRTMIN() => format!("RTMIN+{}", number - libc::SIGRTMIN()),
+        Err(_) => number.to_string(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lifetime_has_two_units() {
+        for (seconds, text) in [
+            (0, "0ms"),
+            (59, "59s"),
+            (60, "1m 0s"),
+            (3599, "59m 59s"),
+            (3600, "1h 0m"),
+            (7500, "2h 5m"),
+            (97_200, "1d 3h"),
+        ] {
+            assert_eq!(show_lifetime(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn day_is_as_short_as_the_year_allows() {
+        let now = show_day(now_in_ms());
+        assert!(now.len() == 12 && now.contains(':'), "{now}");
+        assert!(show_day(1_000_000_000_000).ends_with("  2001"));
+    }
+
+    #[test]
+    fn signals_have_names() {
+        for (number, name) in [(15, "TERM"), (34, "RTMIN"), (35, "RTMIN+1"), (64, "RTMIN+30"), (32, "32")] {
+            assert_eq!(signal_name(number), name);
+        }
+    }
 
     #[test]
     fn size_has_three_digits_at_most() {

@@ -6,9 +6,9 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gethostname};
 
 use crate::error::{Error, escape, quote};
 use crate::proc::{self, Identity};
@@ -25,6 +25,8 @@ pub enum State {
     Stopped,
     /// How, its record may tell.
     Ended,
+    /// It may run on another machine, or in another PID namespace, that shares this directory.
+    Elsewhere,
 }
 
 /// A job, as it was when it was looked at.
@@ -43,6 +45,11 @@ impl Job {
         self.record.name.as_os_str()
     }
 
+    /// Why `verb` cannot be done with this job.
+    pub fn error(&self, verb: &'static str, reason: impl Into<String>) -> Error {
+        Error::Job { verb, name: self.name().to_owned(), pid: self.pid(), reason: reason.into(), hint: None }
+    }
+
     /// `'make', PID 4242`
     pub fn describe(&self) -> String {
         format!("{}, PID {}", quote(self.name()), self.pid())
@@ -58,6 +65,9 @@ impl Job {
         self.record.argv.iter().map(show).collect::<Vec<_>>().join(" ")
     }
 }
+
+/// Why nothing can be done with a job in that state.
+pub const ELSEWHERE: &str = "it was started on another machine, or in another PID namespace";
 
 /// How many jobs a name may mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +88,10 @@ pub struct Jobs<'a> {
     pub files: Listing,
     /// Whose records could not be read so far.
     unreadable: RefCell<Vec<Pid>>,
-    boot_id: Option<String>,
+    /// Where this is: boot, PID namespace and machine.
+    boot_id: String,
+    pid_namespace: u64,
+    host: OsString,
     ui: &'a Ui,
 }
 
@@ -91,12 +104,21 @@ impl<'a> Jobs<'a> {
             ui.warn(unreadable(&directory, name, "this is not the name of a record"));
         }
         let records = std::mem::take(&mut files.records);
-        let unreadable = RefCell::default();
-        let (living, ended) = (Vec::new(), Vec::new());
-        let mut jobs = Self { directory, living, ended, files, unreadable, boot_id: proc::boot_id(), ui };
-        let pids: HashSet<Pid> = proc::all_pids()?.into_iter().collect();
+        let failed = |errno| Error::path("read", "/proc", errno);
+        let mut jobs = Self {
+            directory,
+            living: Vec::new(),
+            ended: Vec::new(),
+            files,
+            unreadable: RefCell::default(),
+            boot_id: proc::boot_id().map_err(failed)?,
+            pid_namespace: proc::pid_namespace().map_err(failed)?,
+            host: gethostname().unwrap_or_default(),
+            ui,
+        };
+        let pids: HashSet<Pid> = proc::all_pids().map_err(failed)?.into_iter().collect();
         for identity in records {
-            match if pids.contains(&identity.pid) { jobs.state_of(&identity) } else { State::Ended } {
+            match if pids.contains(&identity.pid) { jobs.state_of(&identity)? } else { State::Ended } {
                 State::Ended => jobs.ended.push(identity),
                 state => jobs.living.push((identity, state)),
             }
@@ -104,15 +126,23 @@ impl<'a> Jobs<'a> {
         Ok(Some(jobs))
     }
 
+    /// As [`Jobs::find`], to look for the job `wanted`.
+    pub fn find_for(wanted: &OsStr, ui: &'a Ui) -> Result<Self, Error> {
+        Self::find(ui)?.ok_or_else(|| no_job(wanted))
+    }
+
     /// What has become of a process. Its PID alone says nothing: that may be another one's by now, or have been one's
     /// before a reboot.
-    fn state_of(&self, identity: &Identity) -> State {
-        let is_of_this_boot = self.boot_id.as_ref() == Some(&identity.boot_id);
-        match proc::stat(identity.pid).filter(|stat| is_of_this_boot && stat.start_time == identity.start_time) {
+    fn state_of(&self, identity: &Identity) -> Result<State, Error> {
+        if !self.is_of_this_boot(identity) {
+            return Ok(State::Ended);
+        }
+        let stat = proc::stat(identity.pid).map_err(|errno| Error::path("read", "/proc", errno))?;
+        Ok(match stat.filter(|stat| stat.start_time == identity.start_time) {
             Some(stat) if stat.is_stopped() => State::Stopped,
             Some(stat) if !stat.is_dead() => State::Running,
             _ => State::Ended,
-        }
+        })
     }
 
     /// The job of `identity`; `None`, with a warning, when its record cannot be read.
@@ -120,8 +150,12 @@ impl<'a> Jobs<'a> {
         match self.directory.load(identity) {
             Ok(record) => {
                 let record = record?;
-                // It may have ended since.
-                let state = if record.end.is_some() { State::Ended } else { state };
+                let state = match record.end {
+                    // It may have ended since.
+                    Some(_) => State::Ended,
+                    None if self.is_elsewhere(&record) => State::Elsewhere,
+                    None => state,
+                };
                 Some(Job { identity: identity.clone(), record, state })
             }
             Err(reason) => {
@@ -129,6 +163,21 @@ impl<'a> Jobs<'a> {
                 self.unreadable.borrow_mut().push(identity.pid);
                 None
             }
+        }
+    }
+
+    /// Whether it is or was a process of the boot that runs.
+    pub fn is_of_this_boot(&self, identity: &Identity) -> bool {
+        self.boot_id == identity.boot_id
+    }
+
+    /// Whether the record is of processes that cannot be seen from here. Another boot of a machine of this name was an
+    /// earlier one.
+    fn is_elsewhere(&self, record: &Record) -> bool {
+        if record.identity.as_ref().is_some_and(|identity| self.is_of_this_boot(identity)) {
+            record.pid_namespace != Some(self.pid_namespace)
+        } else {
+            record.host.as_os_str() != self.host
         }
     }
 
@@ -140,7 +189,7 @@ impl<'a> Jobs<'a> {
     /// Whether the record may get the end of the job yet.
     pub fn is_tracked_still(&self, job: &Job) -> bool {
         let tracker = job.record.tracker.as_ref().filter(|_| job.record.end.is_none());
-        tracker.is_some_and(|tracker| self.state_of(tracker) != State::Ended)
+        tracker.is_some_and(|tracker| self.state_of(tracker).is_ok_and(|state| state != State::Ended))
     }
 
     /// All jobs that have not ended.
@@ -163,16 +212,20 @@ impl<'a> Jobs<'a> {
 
     /// The job that `wanted` means: a PID, or a name where no job has this PID.
     pub fn choose(&self, wanted: &OsStr, choice: Choice) -> Result<Job, Error> {
-        let pid = wanted.to_str().and_then(|text| text.parse().ok()).map(Pid::from_raw);
-        let of_pid = |identity: &Identity| Some(identity.pid) == pid;
-        let mut living: Vec<Job> =
-            self.living.iter().filter(|(id, _)| of_pid(id)).filter_map(|(id, state)| self.load(id, *state)).collect();
-        let mut ended: Option<Job> =
-            self.ended.iter().filter(|id| of_pid(id)).filter_map(|id| self.load(id, State::Ended)).max_by_key(by_start);
+        let pid = parse_pid(wanted);
+        let is_it = |identity: &Identity| Some(identity.pid) == pid;
+        let living = self.living.iter().filter(|(identity, _)| is_it(identity));
+        let mut living: Vec<Job> = living.filter_map(|(identity, state)| self.load(identity, *state)).collect();
+        let ended = self.ended.iter().filter(|identity| is_it(identity));
+        let mut ended = ended.filter_map(|identity| self.load(identity, State::Ended)).max_by_key(by_start);
         if living.is_empty() && ended.is_none() {
+            if pid.is_some_and(|pid| self.unreadable().contains(&pid)) {
+                return Err(Error::NoJob { job: wanted.to_owned(), reason: "its record cannot be read" });
+            }
             living = self.living().filter(|job| job.name() == wanted).collect();
-            let is_needed = choice == Choice::Newest || living.is_empty();
-            ended = is_needed.then(|| self.newest_ended(wanted)).flatten();
+            if choice == Choice::Newest || living.is_empty() {
+                ended = self.ended().filter(|job| job.name() == wanted).max_by_key(by_start);
+            }
         }
         match (choice, living.as_slice()) {
             (Choice::Only(verb), [_, _, ..]) => {
@@ -185,28 +238,23 @@ impl<'a> Jobs<'a> {
             _ => living.into_iter().chain(ended).max_by_key(by_start).ok_or_else(|| no_job(wanted)),
         }
     }
-
-    /// The job of this name that was started last of those that have ended.
-    fn newest_ended(&self, name: &OsStr) -> Option<Job> {
-        let mut newest = None::<Job>;
-        for job in self.ended().filter(|job| job.name() == name) {
-            let since = newest.as_ref().map_or(0, |newest| newest.record.started_at_ms);
-            if job.record.started_at_ms >= since {
-                newest = Some(job);
-            }
-        }
-        newest
-    }
 }
 
 fn by_start(job: &Job) -> u64 {
     job.record.started_at_ms
 }
 
+/// The PID that `text` is, if it is one.
+fn parse_pid(text: &OsStr) -> Option<Pid> {
+    let digits = text.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok().filter(|pid| *pid > 0).map(Pid::from_raw)
+}
+
 /// Nothing is called `job`.
-pub fn no_job(job: &OsStr) -> Error {
-    let pid = job.to_str().and_then(|text| text.parse().ok()).filter(|pid| *pid > 0).map(Pid::from_raw);
-    Error::NoJob { job: job.to_owned(), is_process: pid.is_some_and(|pid| proc::stat(pid).is_some()) }
+fn no_job(job: &OsStr) -> Error {
+    let is_process = parse_pid(job).is_some_and(proc::is_alive);
+    let reason = if is_process { "detach has not started this process" } else { "none has this PID or name" };
+    Error::NoJob { job: job.to_owned(), reason }
 }
 
 fn unreadable(directory: &StateDirectory, name: &OsStr, reason: &str) -> Error {

@@ -1,10 +1,13 @@
 //! `--join`: waits until jobs have ended, and says how.
+//!
+//! How a command has ended is known to its parent alone: here it is read from the record, where the tracking process has
+//! written it (`tracker`).
 
 use std::ffi::OsString;
 
 use crate::error::{Error, reason};
 use crate::human::{describe_end, exit_status, show_duration};
-use crate::job::{Choice, Job, Jobs, no_job};
+use crate::job::{Choice, ELSEWHERE, Job, Jobs, State};
 use crate::pidfd::Held;
 use crate::record::End;
 use crate::ui::Ui;
@@ -13,7 +16,7 @@ const VERB: &str = "wait for";
 
 /// Waits for all of `wanted`. Returns the exit status of the last one, or 0 where that is not known.
 pub fn join(wanted: &[OsString], ui: &Ui) -> Result<u8, Error> {
-    let Some(jobs) = Jobs::find(ui)? else { return Err(no_job(wanted.first().map_or("".as_ref(), |job| job))) };
+    let jobs = Jobs::find_for(wanted.first().map_or("".as_ref(), OsString::as_os_str), ui)?;
     let chosen: Vec<Job> = wanted.iter().map(|job| jobs.choose(job, Choice::Only(VERB))).collect::<Result<_, _>>()?;
     let mut status = 0;
     for job in chosen {
@@ -25,6 +28,8 @@ pub fn join(wanted: &[OsString], ui: &Ui) -> Result<u8, Error> {
                 ui.complain(text);
             }
             exit_status(end.status)
+        } else if job.record.tracker.is_some() {
+            return Err(job.error("tell the status of", "the process that tracked it has not recorded it"));
         } else {
             ui.warn(format!("{} has ended, nobody knows how: start it with --track next time", job.describe()));
             0
@@ -35,15 +40,11 @@ pub fn join(wanted: &[OsString], ui: &Ui) -> Result<u8, Error> {
 
 /// Waits for the command, and for the process that writes down how it has ended.
 fn wait_for_end(jobs: &Jobs, job: &Job) -> Result<Option<End>, Error> {
-    let failed = |errno| Error::Job {
-        verb: VERB,
-        name: job.name().to_owned(),
-        pid: job.pid(),
-        reason: reason(errno),
-        hint: None,
-    };
-    if job.record.end.is_some() {
-        return Ok(job.record.end.clone());
+    let failed = |errno| job.error(VERB, reason(errno));
+    match (&job.record.end, job.state) {
+        (Some(end), _) => return Ok(Some(end.clone())),
+        (None, State::Elsewhere) => return Err(job.error(VERB, ELSEWHERE)),
+        (None, _) => (),
     }
     for identity in [Some(&job.identity), job.record.tracker.as_ref()].into_iter().flatten() {
         if let Some(held) = Held::of(identity).map_err(failed)? {

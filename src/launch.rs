@@ -109,11 +109,11 @@ pub fn start(start: &Start, ui: &Ui) -> Result<u8, Error> {
             Ok(0)
         }
         Ok(Watched::Ended(status)) => {
-            let Some(status) = launch.status_of_command(status) else {
-                ui.warn(format!("cannot tell how {name} ends: the process that tracked it was killed"));
+            let Some((status, lifetime)) = launch.end_of_command(status, begun.elapsed()) else {
+                ui.warn(format!("cannot tell how {name} ends: the process that tracked it has not recorded it"));
                 return Ok(if start.watch == Watch::ToTheEnd { FAILED } else { 0 });
             };
-            report_end(&launch, &start.name, status, begun.elapsed(), ui);
+            report_end(&launch, &start.name, status, lifetime, ui);
             Ok(exit_status(status))
         }
         Ok(Watched::Interrupted(signal)) => {

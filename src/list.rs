@@ -1,8 +1,13 @@
 //! `--list`: which jobs there are, and how they fare.
+//!
+//! What is known of them comes from `job` and from their records; how a table looks is in `table`, how quantities look
+//! in `human`.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::time::Duration;
 
 use nu_ansi_term::{Color, Style};
@@ -59,7 +64,7 @@ pub fn list(all: bool, json: bool, ui: &Ui) -> Result<(), Error> {
 }
 
 /// The room that all logs take, but for those of `shown` that are in use.
-fn size_of_ended(directory: &StateDirectory, logs: &[std::ffi::OsString], shown: &[Job]) -> u64 {
+fn size_of_ended(directory: &StateDirectory, logs: &[OsString], shown: &[Job]) -> u64 {
     let in_use = shown.iter().filter(|job| job.state != State::Ended).flat_map(|job| job.record.output());
     let in_use: Vec<_> = in_use.filter_map(|output| directory.name_of(output.as_path()?)).collect();
     let ended = logs.iter().filter(|log| !in_use.contains(&log.as_os_str()));
@@ -110,14 +115,14 @@ fn row(job: &Job, show_time: impl Fn(u64) -> String) -> Vec<Cell> {
 fn lifetime(job: &Job) -> Option<Duration> {
     match (&job.record.end, job.state) {
         (Some(end), _) => Some(end.wall),
-        (None, State::Ended) => None,
+        (None, State::Ended | State::Elsewhere) => None,
         (None, _) => Some(Duration::from_millis(now_in_ms().saturating_sub(job.record.started_at_ms))),
     }
 }
 
 /// The size of the files that its output goes to.
 fn output_size(job: &Job) -> Option<u64> {
-    let size = |path: Option<&std::path::Path>| Some(path?.metadata().ok()?.len());
+    let size = |path: Option<&Path>| Some(path?.metadata().ok()?.len());
     let [stdout, stderr] = job.record.output();
     let stdout_size = size(stdout.as_path());
     let stderr_size = if stdout == stderr { None } else { size(stderr.as_path()) };
@@ -128,6 +133,7 @@ fn state_word(job: &Job) -> &'static str {
     match (job.state, &job.record.end) {
         (State::Running, _) => "running",
         (State::Stopped, _) => "stopped",
+        (State::Elsewhere, _) => "elsewhere",
         (State::Ended, None) => "ended",
         (State::Ended, Some(end)) if end.status.signal().is_some() => "killed",
         (State::Ended, Some(_)) => "exited",
@@ -140,7 +146,7 @@ fn describe_state(job: &Job) -> Cell {
     let (text, style) = match (job.state, end) {
         (State::Running, _) => (word.to_owned(), Color::Green.normal()),
         (State::Stopped, _) => (word.to_owned(), Color::Yellow.normal()),
-        (State::Ended, None) => (word.to_owned(), Style::new()),
+        (State::Ended, None) | (State::Elsewhere, _) => (word.to_owned(), Style::new()),
         (State::Ended, Some(end)) => match (end.status.code(), end.status.signal()) {
             (Some(0), _) => (format!("{word} 0"), Style::new()),
             (Some(code), _) => (format!("{word} {code}"), Color::Red.normal()),

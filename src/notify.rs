@@ -34,7 +34,7 @@ pub fn find_program() -> Result<PathBuf, Error> {
     std::path::absolute(&program).map_err(|error| Error::path("use", program, errno(&error)))
 }
 
-/// Tells of the command `name`. Nothing is left of it, and nobody is told if it fails.
+/// Tells of the command `name`. Does not wait until it is shown, and nobody is told if it is not.
 pub fn send(program: OsString, name: &OsStr, end: &End) {
     let urgency = if end.status.success() { "--urgency=normal" } else { "--urgency=critical" };
     let title = format!("{} {}", escape(name.as_bytes(), ""), describe_end(end.status));
@@ -42,13 +42,12 @@ pub fn send(program: OsString, name: &OsStr, end: &End) {
     let words = [program, "--app-name=detach".into(), urgency.into(), "--".into(), title.into(), body.into()];
     let words: Vec<CString> = words.into_iter().filter_map(|word| CString::new(word.into_vec()).ok()).collect();
     let Some(program) = words.first() else { return };
-    let spawned = session::spawn(|| {
+    let _ = session::spawn(|| {
         // This is the child.
         let _ = session::reset_dispositions(Disposition::Default);
         let _ = session::unblock_signals(Disposition::Default);
         let _ = execv(program, &words);
     });
-    let _ = spawned.map(session::reap);
 }
 
 /// Connects to the session bus, once. The error is a reason for people.

@@ -1,6 +1,9 @@
 //! A process that is held by a pidfd: whatever happens to its PID, waiting and signals reach this process or none.
+//!
+//! Which process is meant is said by its identity (`proc`), or by a look at it that comes after the pidfd was opened.
+//! The system calls are in `session`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -19,7 +22,7 @@ pub struct Held {
 impl Held {
     /// The process `identity`; `None` when it has ended, or was there before a reboot.
     pub fn of(identity: &Identity) -> nix::Result<Option<Self>> {
-        if proc::boot_id().as_ref() != Some(&identity.boot_id) {
+        if proc::boot_id()? != identity.boot_id {
             return Ok(None);
         }
         Self::if_is(identity.pid, |stat| stat.start_time == identity.start_time)
@@ -32,7 +35,7 @@ impl Held {
             Err(Errno::ESRCH) => return Ok(None),
             other => other?,
         };
-        let is_it = proc::stat(pid).is_some_and(|stat| !stat.is_dead() && is_wanted(&stat));
+        let is_it = proc::stat(pid)?.is_some_and(|stat| !stat.is_dead() && is_wanted(&stat));
         let held = Self { pid, pidfd };
         // A process that ended between the open and the look may have left its PID to the one that was looked at.
         Ok((is_it && held.exists()).then_some(held))
@@ -44,6 +47,12 @@ impl Held {
             Err(Errno::ESRCH) => Ok(()),
             other => other,
         }
+    }
+
+    /// Sends the signal to all of the process group that it leads, or led: at once, so that no fork slips through. Fails
+    /// with EINVAL before Linux 6.9.
+    pub fn signal_group(&self, signal: i32) -> nix::Result<()> {
+        session::send_signal_to_group(&self.pidfd, signal)
     }
 
     /// Waits for its end, at most until `deadline`. Returns whether it has ended.
@@ -70,7 +79,7 @@ impl Held {
 }
 
 impl AsFd for Held {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 }

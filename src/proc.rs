@@ -4,9 +4,14 @@
 
 use std::fs;
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::error::{Error, errno};
+use crate::error::errno;
+
+/// Flags of a process, from include/linux/sched.h of the kernel.
+const PF_EXITING: u32 = 0x4;
+const PF_FORKNOEXEC: u32 = 0x40;
 
 /// What tells one process from every other that ever had its PID.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -23,7 +28,7 @@ impl Identity {
     /// The identity of the calling process; `None` where /proc does not tell.
     pub fn of_this_process() -> Option<Self> {
         let start_time = parse_stat(&fs::read("/proc/self/stat").ok()?)?.start_time;
-        Some(Self { pid: Pid::this(), start_time, boot_id: boot_id()? })
+        Some(Self { pid: Pid::this(), start_time, boot_id: boot_id().ok()? })
     }
 }
 
@@ -34,14 +39,22 @@ pub struct Stat {
     pub state: u8,
     pub group: Pid,
     pub session: Pid,
+    /// How many threads it has: more than one as a zombie when only its first thread has ended.
+    pub threads: u32,
     /// Clock ticks after boot.
     pub start_time: u64,
+    flags: u32,
 }
 
 impl Stat {
     /// Whether it has ended. A zombie has: where init does not wait for its children, it stays one for ever.
     pub fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x')
+        matches!(self.state, b'X' | b'x') || self.state == b'Z' && self.threads <= 1
+    }
+
+    /// Whether it has ended, or is about to, without having executed a program since its fork.
+    pub fn ends_without_exec(&self) -> bool {
+        self.flags & PF_FORKNOEXEC != 0 && (self.flags & PF_EXITING != 0 || self.is_dead())
     }
 
     /// Whether a signal or a tracer has stopped it.
@@ -51,24 +64,45 @@ impl Stat {
 }
 
 /// The process `pid`; `None` when there is none, or none that may be seen.
-pub fn stat(pid: Pid) -> Option<Stat> {
-    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+pub fn stat(pid: Pid) -> nix::Result<Option<Stat>> {
+    match fs::read(format!("/proc/{pid}/stat")).map_err(|error| errno(&error)) {
+        // It has ended before the open, or before the read.
+        Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+        other => Ok(parse_stat(&other?)),
+    }
+}
+
+/// Whether a process lives that has `pid`, as far as can be seen.
+pub fn is_alive(pid: Pid) -> bool {
+    stat(pid).is_ok_and(|stat| stat.is_some_and(|stat| !stat.is_dead()))
 }
 
 /// The PIDs of all processes that may be seen.
-pub fn all_pids() -> Result<Vec<Pid>, Error> {
-    let failed = |error: std::io::Error| Error::path("read", "/proc", errno(&error));
+pub fn all_pids() -> nix::Result<Vec<Pid>> {
     let mut pids = Vec::new();
-    for entry in fs::read_dir("/proc").map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
+    for entry in fs::read_dir("/proc").map_err(|error| errno(&error))? {
+        let name = entry.map_err(|error| errno(&error))?.file_name();
         pids.extend(name.to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw));
     }
     Ok(pids)
 }
 
-/// The boot that runs; `None` where /proc does not tell.
-pub fn boot_id() -> Option<String> {
-    parse_boot_id(&fs::read("/proc/sys/kernel/random/boot_id").ok()?)
+/// The boot that runs.
+pub fn boot_id() -> nix::Result<String> {
+    let bytes = fs::read("/proc/sys/kernel/random/boot_id").map_err(|error| errno(&error))?;
+    parse_boot_id(&bytes).ok_or(Errno::EINVAL)
+}
+
+/// The PID namespace that PIDs are of here, by its number: pid_namespaces(7). Fails where /proc is not of it: what
+/// runs could not be told from what has ended.
+pub fn pid_namespace() -> nix::Result<u64> {
+    let link = |name| fs::read_link(name).map_err(|error| errno(&error));
+    if link("/proc/self")?.as_os_str().to_str() != Some(&Pid::this().to_string()) {
+        return Err(Errno::ESRCH);
+    }
+    let name = link("/proc/self/ns/pid")?;
+    let number = name.to_str().and_then(|name| name.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok());
+    number.ok_or(Errno::EINVAL)
 }
 
 /// The command name, field 2, may itself hold parentheses, spaces and newlines: the fields are counted from the last
@@ -82,6 +116,8 @@ fn parse_stat(stat: &[u8]) -> Option<Stat> {
         state: *field(3)?.as_bytes().first()?,
         group: pid(5)?,
         session: pid(6)?,
+        flags: field(9)?.parse().ok()?,
+        threads: field(20)?.parse().ok()?,
         start_time: field(22)?.parse().ok()?,
     })
 }
@@ -99,15 +135,24 @@ mod tests {
 
     #[test]
     fn fields_are_counted_from_the_last_parenthesis() {
-        let rest = "T 1 4242 4241 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 100";
+        let rest = "T 1 4242 4241 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 987654 1000 100";
         let [group, session] = [4242, 4241].map(Pid::from_raw);
-        let expected = Some(Stat { state: b'T', group, session, start_time: 987_654 });
+        let (state, threads, start_time, flags) = (b'T', 3, 987_654, 4_194_560);
+        let expected = Some(Stat { state, group, session, threads, start_time, flags });
         for name in ["sleep", "a) S 1 2 3", "line\nbreak", ") ) )", ""] {
             assert_eq!(parse_stat(format!("4242 ({name}) {rest}\n").as_bytes()), expected, "{name:?}");
         }
         let mut foreign = b"4242 (\xff\xfe) ".to_vec();
         foreign.extend_from_slice(rest.as_bytes());
         assert_eq!(parse_stat(&foreign), expected);
+    }
+
+    #[test]
+    fn zombie_is_dead_when_no_thread_is_left() {
+        let stat =
+            |state, threads| Stat { state, threads, group: Pid::this(), session: Pid::this(), start_time: 0, flags: 0 };
+        assert!(stat(b'Z', 1).is_dead() && stat(b'Z', 0).is_dead() && stat(b'X', 1).is_dead());
+        assert!(!stat(b'Z', 2).is_dead() && !stat(b'S', 1).is_dead());
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
+use nix::libc;
 use nix::unistd::Pid;
 
-use crate::error::{Error, reason};
+use crate::error::Error;
 use crate::human::show_size;
-use crate::job::{Job, Jobs};
+use crate::job::{Job, Jobs, State};
 use crate::proc;
 use crate::record::{Destination, now_in_ms};
 use crate::state::{StateDirectory, pids_in_log_name, record_name};
@@ -27,51 +28,90 @@ pub fn prune(age: Duration, ui: &Ui) -> Result<(), Error> {
         ui.note("nothing to remove: no job has been started yet");
         return Ok(());
     };
-    let mut removal = Removal { directory: &jobs.directory, now: now_in_ms(), bytes: 0 };
-    let mut in_use: HashSet<OsString> = jobs.living().flat_map(|job| logs_of(&job, removal.directory)).collect();
+    let mut removal = Removal { directory: &jobs.directory, ui, now: now_in_ms(), bytes: 0 };
+    let ended: Vec<Job> = jobs.ended().collect();
+    let living: Vec<Job> = jobs.living().collect();
+    let mut in_use: HashSet<OsString> = living.iter().flat_map(|job| files_of(job, removal.directory)).collect();
+    let numbers = Numbers::in_use()?;
     let mut count = 0;
-    for job in jobs.ended() {
+    for job in ended {
         let record: OsString = record_name(&job.identity).into();
         let logs = logs_of(&job, removal.directory);
-        if jobs.is_tracked_still(&job) || !logs.iter().chain([&record]).all(|file| removal.is_older(file, age)) {
-            in_use.extend(logs);
+        let is_used = if job.state == State::Elsewhere {
+            // Nobody knows, so it is a matter of time.
+            age.is_zero()
+        } else {
+            let has_left = jobs.is_of_this_boot(&job.identity) && numbers.are_left_by(job.pid());
+            has_left || jobs.is_tracked_still(&job)
+        };
+        if is_used
+            || has_file_in(&job, removal.directory)
+            || !logs.iter().chain([&record]).all(|file| removal.is_older(file, age))
+        {
+            in_use.extend(files_of(&job, removal.directory));
             continue;
         }
         // The record first: a log without one is found again, but a record would go on to name what is not its log.
-        removal.remove(&record)?;
-        for log in logs.iter().filter(|log| !in_use.contains(*log)) {
-            removal.remove(log)?;
+        if removal.remove(&record) {
+            for log in logs.iter().filter(|log| !in_use.contains(*log)) {
+                removal.remove(log);
+            }
+            count += 1;
         }
-        count += 1;
     }
-    remove_leftovers(&mut removal, &jobs, &in_use, age)?;
+    remove_leftovers(&mut removal, &jobs, &in_use, &numbers, age);
     let jobs = if count == 1 { "1 job".to_owned() } else { format!("{count} jobs") };
     ui.note(format!("removed {jobs} that had ended, {}", show_size(removal.bytes)));
     Ok(())
 }
 
 /// Removes what no record names, and what no process can finish any more.
-fn remove_leftovers(
-    removal: &mut Removal,
-    jobs: &Jobs,
-    in_use: &HashSet<OsString>,
-    age: Duration,
-) -> Result<(), Error> {
-    // A job whose record could not be written or read may run.
+fn remove_leftovers(removal: &mut Removal, jobs: &Jobs, in_use: &HashSet<OsString>, numbers: &Numbers, age: Duration) {
+    // A job whose record could not be written or read may run. All records have been asked for by now.
     let unreadable = jobs.unreadable();
-    let may_use = |pid: &Pid| unreadable.contains(pid) || proc::stat(*pid).is_some_and(|stat| !stat.is_dead());
     for log in jobs.files.logs.iter().filter(|log| !in_use.contains(*log)) {
         let pids = pids_in_log_name(log);
-        if !pids.is_empty() && !pids.iter().any(may_use) && removal.is_older(log, age) {
-            removal.remove(log)?;
+        let is_used = pids.is_empty() || pids.iter().any(|pid| numbers.have(*pid) || unreadable.contains(pid));
+        if !is_used && removal.is_older(log, age) {
+            removal.remove(log);
         }
     }
     for draft in &jobs.files.drafts {
         if removal.is_older(draft, age.max(TIME_TO_WRITE)) {
-            removal.remove(draft)?;
+            removal.remove(draft);
         }
     }
-    Ok(())
+}
+
+/// The numbers of all processes that live, and of their groups and sessions: what a job has left behind may go on to
+/// write when the job itself has ended.
+struct Numbers {
+    processes: HashSet<Pid>,
+    groups_and_sessions: HashSet<Pid>,
+}
+
+impl Numbers {
+    fn in_use() -> Result<Self, Error> {
+        let failed = |errno| Error::path("read", "/proc", errno);
+        let mut numbers = Self { processes: HashSet::new(), groups_and_sessions: HashSet::new() };
+        for pid in proc::all_pids().map_err(failed)? {
+            if let Some(stat) = proc::stat(pid).map_err(failed)?.filter(|stat| !stat.is_dead()) {
+                numbers.processes.insert(pid);
+                numbers.groups_and_sessions.extend([stat.group, stat.session]);
+            }
+        }
+        Ok(numbers)
+    }
+
+    fn have(&self, number: Pid) -> bool {
+        self.processes.contains(&number) || self.groups_and_sessions.contains(&number)
+    }
+
+    /// Whether there are processes that `pid`, which has ended, may have left behind. A process that has its PID now is
+    /// another one, and so are those around it.
+    fn are_left_by(&self, pid: Pid) -> bool {
+        self.groups_and_sessions.contains(&pid) && !self.processes.contains(&pid)
+    }
 }
 
 /// The names of the logs that `job` has in `directory`.
@@ -85,8 +125,24 @@ fn logs_of(job: &Job, directory: &StateDirectory) -> Vec<OsString> {
     logs
 }
 
+/// The names of all files in `directory` that its output goes to.
+fn files_of(job: &Job, directory: &StateDirectory) -> Vec<OsString> {
+    let paths = job.record.output().into_iter().filter_map(Destination::as_path);
+    paths.filter_map(|path| directory.name_of(path)).map(OsStr::to_owned).collect()
+}
+
+/// Whether the user has named a file in `directory` for the output of `job`. Only its record tells that file from a log,
+/// so the record stays.
+fn has_file_in(job: &Job, directory: &StateDirectory) -> bool {
+    job.record.output().into_iter().any(|output| match output {
+        Destination::File(path) => directory.name_of(path.as_path()).is_some(),
+        _ => false,
+    })
+}
+
 struct Removal<'a> {
     directory: &'a StateDirectory,
+    ui: &'a Ui,
     /// Milliseconds since 1970.
     now: u64,
     /// The size of what has been removed.
@@ -94,19 +150,23 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
-    /// Whether the file `name` was last written to at least `age` ago. One that is gone was.
+    /// Whether the file `name` was last written to at least `age` ago. One that is gone was, and what is no file never.
     fn is_older(&self, name: &OsStr, age: Duration) -> bool {
         let Some(status) = self.directory.status(name) else { return true };
         let written = Duration::from_secs(u64::try_from(status.st_mtime).unwrap_or(0));
-        Duration::from_millis(self.now).saturating_sub(written) >= age
+        status.st_mode & libc::S_IFMT == libc::S_IFREG && Duration::from_millis(self.now).saturating_sub(written) >= age
     }
 
-    fn remove(&mut self, name: &OsStr) -> Result<(), Error> {
+    /// Removes the file `name`. Returns whether it is gone; warns if not.
+    fn remove(&mut self, name: &OsStr) -> bool {
         let size = self.directory.status(name).map_or(0, |status| status.st_size.unsigned_abs());
-        let failed =
-            |errno| Error::Path { verb: "remove", path: self.directory.path().join(name), reason: reason(errno) };
-        self.directory.remove(name).map_err(failed)?;
-        self.bytes += size;
-        Ok(())
+        match self.directory.remove(name) {
+            Ok(()) => self.bytes += size,
+            Err(errno) => {
+                self.ui.warn(Error::path("remove", self.directory.path().join(name), errno));
+                return false;
+            }
+        }
+        true
     }
 }

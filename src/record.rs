@@ -12,11 +12,11 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gethostname};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
-use crate::proc::Identity;
+use crate::proc::{self, Identity};
 
 /// The format of a record. A reader that knows only an older one leaves the record alone.
 const VERSION: u64 = 1;
@@ -29,6 +29,10 @@ pub struct Record {
     pub pid: Pid,
     /// Absent where /proc does not tell; such a record is printed, not stored.
     pub identity: Option<Identity>,
+    /// The name of the machine.
+    pub host: Text,
+    /// Of which PID namespace the PID is; absent where /proc does not tell.
+    pub pid_namespace: Option<u64>,
     /// Milliseconds since 1970-01-01 00:00 UTC.
     pub started_at_ms: u64,
     pub name: Text,
@@ -80,6 +84,8 @@ impl Record {
         Self {
             pid: Pid::this(),
             identity: Identity::of_this_process(),
+            host: Text(gethostname().unwrap_or_default()),
+            pid_namespace: proc::pid_namespace().ok(),
             started_at_ms: now_in_ms(),
             name: name.into(),
             argv: argv.iter().map(Into::into).collect(),
@@ -107,6 +113,8 @@ impl Record {
         Ok(Self {
             pid,
             identity: Some(Identity { pid, start_time, boot_id: boot_id.clone() }),
+            host: read(&value, "host", Text::from_value)?,
+            pid_namespace: read_option(&value, "pid_namespace", Value::as_u64)?,
             started_at_ms: read(&value, "started_at_ms", Value::as_u64)?,
             name: read(&value, "name", Text::from_value)?,
             argv: read(&value, "argv", |field| field.as_array()?.iter().map(Text::from_value).collect())?,
@@ -125,6 +133,8 @@ impl Record {
         map.serialize_entry("pid", &self.pid.as_raw())?;
         map.serialize_entry("start_time", &identity.map(|identity| identity.start_time))?;
         map.serialize_entry("boot_id", &identity.map(|identity| &identity.boot_id))?;
+        map.serialize_entry("host", &self.host)?;
+        map.serialize_entry("pid_namespace", &self.pid_namespace)?;
         map.serialize_entry("started_at_ms", &self.started_at_ms)?;
         map.serialize_entry("name", &self.name)?;
         map.serialize_entry("argv", &self.argv)?;
@@ -326,6 +336,8 @@ mod tests {
         Record {
             pid: Pid::from_raw(7),
             identity: Some(identity(7)),
+            host: text(b"h"),
+            pid_namespace: Some(4),
             started_at_ms: 9,
             name: text(b"a\xff"),
             argv: vec![text(b"a\xff"), text(b""), text("naïve \"x\"\n".as_bytes())],

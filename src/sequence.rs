@@ -11,10 +11,10 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{Ordering, compiler_fence};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
@@ -26,11 +26,11 @@ use crate::error::{Error, reason, show};
 use crate::launch::{Sequence, Start, Tracking};
 use crate::notify;
 use crate::pidfile::PidFile;
-use crate::proc::Identity;
+use crate::proc::{self, Identity};
 use crate::record::{Destination, Record};
 use crate::session::{self, Disposition};
 use crate::state::StateDirectory;
-use crate::streams::{Input, Output, Streams, open_null};
+use crate::streams::{Input, Output, Streams, descriptors_to_keep, open_null};
 use crate::tracker;
 use crate::ui::{describe_output, shorten_home};
 
@@ -148,14 +148,14 @@ impl<'a> Launch<'a> {
         tracker.map_or(pid, |tracker| tracker.pid)
     }
 
-    /// How the command has ended, after that child has ended with `status`; `None` where nobody knows.
-    pub fn status_of_command(&self, status: ExitStatus) -> Option<ExitStatus> {
+    /// How the command has ended and how long it ran, after that child has ended so; `None` where nobody knows.
+    pub fn end_of_command(&self, status: ExitStatus, lifetime: Duration) -> Option<(ExitStatus, Duration)> {
         if self.tracker.is_none() || self.tracking_fault.is_some() {
-            return Some(status);
+            return Some((status, lifetime));
         }
         let identity = self.record.as_ref()?.identity.as_ref()?;
-        let record = self.state.as_ref().ok()?.load(identity).ok()??;
-        Some(record.end?.status)
+        let end = self.state.as_ref().ok()?.load(identity).ok()??.end?;
+        Some((end.status, end.wall))
     }
 
     fn spawn_command(&mut self) -> Result<Pid, Error> {
@@ -171,23 +171,19 @@ impl<'a> Launch<'a> {
         session::set_subreaper(true).map_err(|errno| Error::Step { step: "become a subreaper", errno })?;
         let spawned = self.spawn_child(Self::become_tracker);
         // This is detach again; the tracking process has become a program of its own, or has ended.
-        let result = match spawned {
-            Ok(tracker) if self.is_executing && self.failure.is_none() => {
-                // An exec that fails says so; a process that is killed does not.
-                if self.tracking_fault.is_some() {
-                    let _ = session::reap(tracker);
-                }
-                self.record.as_ref().map(|record| record.pid).ok_or(Error::KilledEarly { command: self.name() })
-            }
-            Ok(_) => {
-                self.reap_borrowers();
-                self.discard();
-                Err(self.failure.take().unwrap_or_else(|| Error::KilledEarly { command: self.name() }))
-            }
-            Err(errno) => Err(Error::NoProcess { command: self.name(), errno }),
-        };
+        let tracker = spawned.map_err(|errno| Error::NoProcess { command: self.name(), errno })?;
+        let has_failed = !self.is_executing || self.failure.is_some();
+        if has_failed || self.tracking_fault.is_some() {
+            let _ = session::reap(tracker);
+        }
+        if !self.is_executing {
+            self.reap_borrowers();
+        }
         let _ = session::set_subreaper(false);
-        result
+        match &self.record {
+            Some(record) if !has_failed => Ok(record.pid),
+            _ => Err(self.explain_failure()),
+        }
     }
 
     fn spawn_leader(&mut self) -> Result<Pid, Error> {
@@ -203,7 +199,7 @@ impl<'a> Launch<'a> {
         let fork = self.step(Some(1), "fork", "");
         let spawned = self.spawn_child(Self::leave_session);
         // This is the parent again; the intermediate process has ended. If it was killed, its child is being killed as
-        // well (`die_with`): nothing is touched before both are gone. Nothing can go wrong with children that are ours.
+        // well (`die_with`), and waited for here. Nothing can go wrong with children that are ours.
         let _ = spawned.map(session::reap);
         if !self.is_executing {
             self.reap_borrowers();
@@ -216,10 +212,7 @@ impl<'a> Launch<'a> {
         let _ = session::set_subreaper(false);
         match self.record.as_ref() {
             Some(record) if self.is_executing => self.conclude(record.pid),
-            _ => {
-                self.discard();
-                Err(self.failure.take().unwrap_or_else(|| Error::KilledEarly { command: self.name() }))
-            }
+            _ => Err(self.explain_failure()),
         }
     }
 
@@ -248,8 +241,7 @@ impl<'a> Launch<'a> {
 
     /// What has become of `child`, which is the command or a process that has failed to become it.
     fn conclude(&mut self, child: Pid) -> Result<Pid, Error> {
-        if self.is_executing && self.failure.is_none() {
-            // Killed from here on it counts as started: the kernel does not tell.
+        if self.is_executing && self.failure.is_none() && !was_killed_early(child) {
             if self.names_steps {
                 let result = show(self.command.file());
                 self.steps.push(Step { pid: child, number: None, name: "exec", result });
@@ -257,11 +249,15 @@ impl<'a> Launch<'a> {
             return Ok(child);
         }
         let _ = session::reap(child);
-        Err(self.failure.take().unwrap_or_else(|| {
-            // The child had no time to do it.
+        Err(self.explain_failure())
+    }
+
+    /// Why there is no command, of which nothing is left: without a reason it was killed, and had no time to tidy up.
+    fn explain_failure(&mut self) -> Error {
+        self.failure.take().unwrap_or_else(|| {
             self.discard();
             Error::KilledEarly { command: self.name() }
-        }))
+        })
     }
 
     /// What the tracking process does. Returns only when that fails.
@@ -274,8 +270,8 @@ impl<'a> Launch<'a> {
         // The command runs from here on, whatever happens to this process.
         let identity = self.record.as_ref().and_then(|record| record.identity.as_ref());
         if let (Ok(state), Some(identity), Some(null)) = (&self.state, identity, &self.null) {
-            let notifier = self.notifier.as_ref().map(|path| path.as_os_str());
-            let Err(errno) = tracker::become_tracker(state, identity, begin, null, notifier);
+            let notifier = self.notifier.as_ref().map(|program| [program.as_os_str(), &self.start.name]);
+            let Err(errno) = tracker::execute(state, identity, begin, null, notifier);
             self.tracking_fault = Some(Error::NotTracked { command: self.name(), errno });
         }
         Ok(())
@@ -489,50 +485,8 @@ impl<'a> Launch<'a> {
     }
 }
 
-/// The descriptors that stay open, sorted: those asked for, which must be open, and those that an argument names,
-/// as a shell's process substitution does.
-fn descriptors_to_keep(asked: &[RawFd], command: &[OsString]) -> Result<Vec<RawFd>, Error> {
-    if let Some(fd) = asked.iter().find(|fd| !session::is_open(**fd)) {
-        return Err(Error::KeepDescriptor { fd: *fd });
-    }
-    let named = command.iter().flat_map(|word| descriptors_named_in(word.as_bytes()));
-    let named = named.filter(|fd| *fd > 2 && session::is_open(*fd));
-    let mut keep: Vec<RawFd> = asked.iter().copied().chain(named).collect();
-    keep.sort_unstable();
-    keep.dedup();
-    Ok(keep)
-}
-
-/// The numbers N of every `/dev/fd/N` and `/proc/self/fd/N` in `word`.
-fn descriptors_named_in(word: &[u8]) -> Vec<RawFd> {
-    let mut found = Vec::new();
-    for prefix in [&b"/dev/fd/"[..], b"/proc/self/fd/"] {
-        for start in 0..word.len() {
-            let Some(rest) = word.get(start..).and_then(|rest| rest.strip_prefix(prefix)) else { continue };
-            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            let number = rest.get(..digits).and_then(|digits| str::from_utf8(digits).ok());
-            found.extend(number.and_then(|number| number.parse::<RawFd>().ok()));
-        }
-    }
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn descriptors_are_found_wherever_an_argument_names_them() {
-        for (word, expected) in [
-            (&b"/dev/fd/63"[..], &[63][..]),
-            (b"--from=/dev/fd/62 /dev/fd/61", &[62, 61]),
-            (b"/proc/self/fd/11", &[11]),
-            (b"/dev/fd/", &[]),
-            (b"/dev/fd/99999999999999999999", &[]),
-            (b"\xff/dev/fd/7\xff", &[7]),
-            (b"/dev/fd", &[]),
-        ] {
-            assert_eq!(descriptors_named_in(word), expected, "{}", word.escape_ascii());
-        }
-    }
+/// Whether the child `pid` was killed before its exec, which it has told to be at hand. It may not be a zombie yet: it
+/// gives the memory back before.
+fn was_killed_early(pid: Pid) -> bool {
+    proc::stat(pid).is_ok_and(|stat| stat.is_some_and(|stat| stat.ends_without_exec()))
 }

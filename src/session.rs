@@ -1,8 +1,9 @@
 //! The system calls that make a command independent of the terminal, each as one small function: a child process
-//! on borrowed memory, a new session, dispositions, the mask, descriptors.
+//! on borrowed memory, a new session, dispositions, the mask, descriptors; and those that look after it: waiting,
+//! pidfds.
 //!
 //! This file alone holds unsafe code. It leaves the order of the steps to `sequence`, where it can be read at a
-//! glance, and files to `streams` and `job`.
+//! glance, and files to `streams` and `state`.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -17,6 +18,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, clone};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
 use nix::sys::prctl::{set_child_subreaper, set_dumpable, set_pdeathsig};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
 use nix::unistd::{Pid, getppid, setpgid, setsid};
 
@@ -24,6 +26,8 @@ use crate::error::errno;
 
 /// Room for what the child does before its exec. The kernel gives pages only where they are touched.
 const CHILD_STACK: NonZeroUsize = NonZeroUsize::new(512 * 1024).unwrap();
+/// From linux/pidfd.h, since Linux 6.9.
+const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
 /// The lowest part of that stack, which may not be touched: as large as a page is anywhere.
 const STACK_GUARD: usize = 64 * 1024;
 
@@ -54,7 +58,8 @@ pub fn spawn(mut body: impl FnMut()) -> nix::Result<Pid> {
     // SAFETY: the child has a stack of its own, which nobody else uses or unmaps. CLONE_VFORK holds this thread
     // until the child has left the memory, and detach never starts another thread: no two ever use the memory at
     // once, and no lock is held by one that does not run. Only a child that has a child itself, and is killed
-    // meanwhile, lets two of them run: `die_with` is for that. A panic in `body` ends the child at the C frame below.
+    // meanwhile, lets two of them run, until SIGKILL has reached the second as well: `die_with` is for that. A panic in
+    // `body` ends the child at the C frame below.
     unsafe { clone(child, stack, CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK, Some(libc::SIGCHLD)) }
 }
 
@@ -110,14 +115,19 @@ pub struct Usage {
     pub peak_memory: u64,
 }
 
-/// Waits for the end of the only child, and removes it from the process table.
-pub fn reap_only_child() -> nix::Result<(ExitStatus, Usage)> {
+/// Waits for the end of the child `pid`, and removes it from the process table, and all children that end before.
+pub fn reap_with_usage(pid: Pid) -> nix::Result<(ExitStatus, Usage)> {
     let mut status = 0;
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     let no_options = 0;
-    // SAFETY: wait4 writes one number to `status`, and to `usage`, which has room for it, what its type says.
-    let reaped = unsafe { libc::wait4(-1, &raw mut status, no_options, usage.as_mut_ptr()) };
-    Errno::result(reaped)?;
+    loop {
+        // SAFETY: wait4 writes one number to `status`, and to `usage`, which has room for it, what its type says.
+        let reaped = unsafe { libc::wait4(-1, &raw mut status, no_options, usage.as_mut_ptr()) };
+        // Any other is an orphan of `pid`, from the moment in which this process was a subreaper.
+        if Errno::result(reaped)? == pid.as_raw() {
+            break;
+        }
+    }
     // SAFETY: all bits zero is a valid rusage, so it is initialised whether the call has written or not.
     let usage = unsafe { usage.assume_init() };
     let time = |time: libc::timeval| {
@@ -139,11 +149,26 @@ pub fn open_pidfd(pid: Pid) -> nix::Result<OwnedFd> {
 
 /// Sends the signal with this number to the process of `pidfd`: pidfd_send_signal(2).
 pub fn send_signal(pidfd: &OwnedFd, signal: i32) -> nix::Result<()> {
+    pidfd_send_signal(pidfd, signal, 0)
+}
+
+/// The same for the process group that it leads, or led.
+pub fn send_signal_to_group(pidfd: &OwnedFd, signal: i32) -> nix::Result<()> {
+    pidfd_send_signal(pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP)
+}
+
+fn pidfd_send_signal(pidfd: &OwnedFd, signal: i32, flags: u32) -> nix::Result<()> {
     let no_info = std::ptr::null::<libc::siginfo_t>();
-    let no_flags = 0;
     // SAFETY: without information about its sender, the kernel fills that in as for kill(2).
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, no_flags) };
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, flags) };
     Errno::result(result).map(drop)
+}
+
+/// Lets this process have as many descriptors as it may: getrlimit(2).
+pub fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// The number of columns of the terminal `fd`; `None` where it is none, or has no size.

@@ -3,6 +3,7 @@
 //! A signal goes to a process that is held by a pidfd and was found in the job's session or process group after that,
 //! so none ever reaches a process that has come to have the same number.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
@@ -12,16 +13,17 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, FAILED, reason};
 use crate::human::{show_duration, signal_name};
-use crate::job::{Choice, Job, Jobs, no_job};
+use crate::job::{Choice, ELSEWHERE, Job, Jobs, State};
 use crate::pidfd::Held;
-use crate::proc::{self, Identity, Stat};
+use crate::proc::{self, Stat};
+use crate::session;
 use crate::ui::Ui;
 
 const VERB: &str = "stop";
 /// Processes that fork all the time are looked for that often, not for ever.
 const MOST_LOOKS: usize = 100;
 /// SIGKILL takes effect at once, but for a process that waits for a device or a file server.
-const TIME_TO_DIE: Duration = Duration::from_secs(1);
+const TIME_TO_DIE: Duration = Duration::from_secs(5);
 
 /// What is sent to jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +36,9 @@ pub enum How {
 
 /// Sends the jobs `wanted` what `how` says, all before any is waited for. Returns the exit status.
 pub fn stop(wanted: &[OsString], how: How, ui: &Ui) -> Result<u8, Error> {
-    let Some(jobs) = Jobs::find(ui)? else { return Err(no_job(wanted.first().map_or("".as_ref(), |job| job))) };
+    // A descriptor for each job.
+    session::raise_descriptor_limit();
+    let jobs = Jobs::find_for(wanted.first().map_or("".as_ref(), OsString::as_os_str), ui)?;
     let mut chosen: Vec<Job> = Vec::new();
     for job in wanted {
         let job = jobs.choose(job, Choice::Only(VERB))?;
@@ -43,38 +47,36 @@ pub fn stop(wanted: &[OsString], how: How, ui: &Ui) -> Result<u8, Error> {
         }
     }
     let mut status = 0;
+    let mut fail = |error: &Error| {
+        ui.error(error);
+        status = FAILED;
+    };
     let mut asked = Vec::new();
     for job in &chosen {
         match ask(job, how) {
-            Ok(Some(session)) => asked.push((job, session)),
-            Ok(None) => ui.note(format!("{} has ended already", job.describe())),
-            Err(error) => {
-                ui.error(&error);
-                status = FAILED;
-            }
+            Ok(Some(session)) => asked.push(session),
+            Ok(None) => tell_of_ended(job, jobs.is_of_this_boot(&job.identity), ui),
+            Err(error) => fail(&error),
         }
     }
-    let begun = Instant::now();
-    for (job, mut session) in asked {
-        let result = match how {
-            How::End(grace) => end(job, &mut session, begun, grace, ui),
-            How::Signal(signal) => {
-                ui.note(format!("sent {} to {}", signal_name(signal), job.describe()));
-                Ok(())
+    match how {
+        How::End(grace) => end(&asked, grace, ui, &mut fail)?,
+        How::Signal(signal) => {
+            for session in &asked {
+                ui.note(format!("sent {} to {}", signal_name(signal), session.job.describe()));
             }
-        };
-        if let Err(error) = result {
-            ui.error(&error);
-            status = FAILED;
         }
     }
     Ok(status)
 }
 
 /// Sends the first signal to the process group of the job. `None`: it has ended already.
-fn ask(job: &Job, how: How) -> Result<Option<Session>, Error> {
+fn ask(job: &Job, how: How) -> Result<Option<Session<'_>>, Error> {
+    if job.state == State::Elsewhere {
+        return Err(job.error(VERB, ELSEWHERE));
+    }
     let failed = |errno| refuse(job, errno);
-    let Some(mut session) = Session::of(&job.identity).map_err(failed)? else { return Ok(None) };
+    let Some(session) = Session::of(job).map_err(failed)? else { return Ok(None) };
     match how {
         How::End(_) => {
             session.signal(Reach::Group, libc::SIGTERM).map_err(failed)?;
@@ -86,45 +88,65 @@ fn ask(job: &Job, how: How) -> Result<Option<Session>, Error> {
     Ok(Some(session))
 }
 
-/// Waits until the session of the job is empty, and ends what is left of it after `grace`.
-fn end(job: &Job, session: &mut Session, begun: Instant, grace: Duration, ui: &Ui) -> Result<(), Error> {
-    let failed = |errno| refuse(job, errno);
-    if session.wait(begun.checked_add(grace)).map_err(failed)? {
-        ui.note(format!("{} ended after {}", job.describe(), show_duration(begun.elapsed())));
-        return Ok(());
-    }
-    let left = session.living();
-    session.signal(Reach::Session, libc::SIGKILL).map_err(failed)?;
-    if !session.wait(Instant::now().checked_add(TIME_TO_DIE)).map_err(failed)? {
-        return Err(cannot_stop(job, "it does not end, not even of SIGKILL".into(), None));
-    }
-    let others = match left.iter().filter(|pid| **pid != job.pid()).count() {
-        0 => String::new(),
-        1 => ", with one other process of its session".into(),
-        count => format!(", with {count} other processes of its session"),
-    };
-    let grace = show_duration(grace);
-    if left.contains(&job.pid()) {
-        ui.warn(format!("killed {}, which did not end within {grace}{others}", job.describe()));
+/// What a job has left behind cannot be told from what has come to have its number, so it gets no signal.
+fn tell_of_ended(job: &Job, is_of_this_boot: bool, ui: &Ui) {
+    let is_left =
+        |pid| proc::stat(pid).is_ok_and(|stat| stat.is_some_and(|it| it.session == job.pid() && !it.is_dead()));
+    let has_left = || proc::all_pids().is_ok_and(|pids| pids.into_iter().any(is_left));
+    if is_of_this_boot && !proc::is_alive(job.pid()) && has_left() {
+        let pid = job.pid();
+        ui.warn(format!("{} has ended already, but in session {pid} there are processes still", job.describe()));
     } else {
-        ui.warn(format!(
-            "{} ended, but not all of its session within {grace}: killed {} more",
-            job.describe(),
-            left.len()
-        ));
+        ui.note(format!("{} has ended already", job.describe()));
+    }
+}
+
+/// Waits until all sessions are empty, and ends what is left of them after `grace`.
+fn end(sessions: &[Session], grace: Duration, ui: &Ui, fail: &mut impl FnMut(&Error)) -> Result<(), Error> {
+    let failed = |errno| Error::path("read", "/proc", errno);
+    wait(sessions, Instant::now().checked_add(grace)).map_err(failed)?;
+    let mut left: Vec<Vec<Pid>> = Vec::new();
+    for session in sessions {
+        left.push(find(&[session], Reach::Session).map_err(failed)?.iter().map(|(_, process)| process.pid).collect());
+    }
+    for (session, _) in sessions.iter().zip(&left).filter(|(_, left)| !left.is_empty()) {
+        if let Err(errno) = session.signal(Reach::Session, libc::SIGKILL) {
+            fail(&refuse(session.job, errno));
+        }
+    }
+    wait(sessions, Instant::now().checked_add(TIME_TO_DIE)).map_err(failed)?;
+    for (session, left) in sessions.iter().zip(left) {
+        let job = session.job;
+        let (grace, count) = (show_duration(grace), left.len());
+        if !find(&[session], Reach::Session).map_err(failed)?.is_empty() {
+            fail(&job.error(VERB, format!("it has not ended {} after SIGKILL", show_duration(TIME_TO_DIE))));
+        } else if left.contains(&job.pid()) {
+            let others = match count - 1 {
+                0 => String::new(),
+                1 => ", with one other process of its session".into(),
+                others => format!(", with {others} other processes of its session"),
+            };
+            ui.warn(format!("killed {}, which did not end within {grace}{others}", job.describe()));
+        } else if count > 0 {
+            ui.warn(format!(
+                "{} ended, but not all of its session within {grace}: killed {count} more",
+                job.describe()
+            ));
+        } else {
+            ui.note(format!("{} ended", job.describe()));
+        }
     }
     Ok(())
 }
 
 fn refuse(job: &Job, errno: Errno) -> Error {
-    match errno {
-        Errno::EPERM => cannot_stop(job, "it belongs to another user".into(), Some("try it as that user, or as root")),
-        _ => cannot_stop(job, reason(errno), None),
+    match (errno, job.error(VERB, reason(errno))) {
+        (Errno::EPERM, Error::Job { verb, name, pid, .. }) => {
+            let hint = Some("try it as that user, or as root");
+            Error::Job { verb, name, pid, reason: "it belongs to another user".into(), hint }
+        }
+        (_, error) => error,
     }
-}
-
-fn cannot_stop(job: &Job, reason: String, hint: Option<&'static str>) -> Error {
-    Error::Job { verb: VERB, name: job.name().to_owned(), pid: job.pid(), reason, hint }
 }
 
 /// To whom a signal goes.
@@ -135,93 +157,97 @@ enum Reach {
     Session,
 }
 
-/// The session of a job: those of its processes that have been seen.
-struct Session {
+/// The session of a job.
+struct Session<'a> {
+    job: &'a Job,
     /// The process of the command, which leads its group, and unless it is a daemon the session.
-    command: Identity,
+    command: Held,
     number: Pid,
-    members: Vec<Held>,
 }
 
-impl Session {
-    /// The session of the process `identity`; `None` when that has ended.
-    fn of(identity: &Identity) -> nix::Result<Option<Self>> {
-        let Some(held) = Held::of(identity)? else { return Ok(None) };
+impl<'a> Session<'a> {
+    /// The session of a job; `None` when that has ended.
+    fn of(job: &'a Job) -> nix::Result<Option<Self>> {
+        let Some(command) = Held::of(&job.identity)? else { return Ok(None) };
         // Of the process that is held, as long as that lives: which is looked at after.
-        let Some(stat) = proc::stat(identity.pid) else { return Ok(None) };
-        if held.has_ended() {
-            return Ok(None);
-        }
-        Ok(Some(Self { command: identity.clone(), number: stat.session, members: vec![held] }))
+        let stat = proc::stat(job.pid())?.filter(|_| !command.has_ended());
+        Ok(stat.map(|stat| Self { job, command, number: stat.session }))
     }
 
-    /// Sends `signal` to every process within `reach`, also to those that are forked meanwhile. Fails when none could
-    /// be signalled.
-    fn signal(&mut self, reach: Reach, signal: i32) -> nix::Result<()> {
-        let mut known: Vec<Pid> = Vec::new();
-        let (mut is_sent, mut refusal) = (false, None);
+    fn has(&self, stat: &Stat, reach: Reach) -> bool {
+        stat.session == self.number && (reach == Reach::Session || stat.group == self.job.pid()) && !stat.is_dead()
+    }
+
+    /// Whether a process of somebody else has the number of the session as its PID.
+    fn is_number_taken(&self) -> nix::Result<bool> {
+        let start_time = self.job.identity.start_time;
+        let is_job = |stat: &Stat| self.number == self.job.pid() && stat.start_time == start_time;
+        Ok(proc::stat(self.number)?.is_some_and(|stat| !is_job(&stat)))
+    }
+
+    /// Sends `signal` to all within `reach`. Fails when none could be signalled.
+    fn signal(&self, reach: Reach, signal: i32) -> nix::Result<()> {
+        let to_group = self.command.signal_group(signal);
+        match (reach, to_group) {
+            (Reach::Group, Ok(()) | Err(Errno::ESRCH)) => return Ok(()),
+            (Reach::Group, Err(errno)) if errno != Errno::EINVAL => return Err(errno),
+            // The kernel cannot do that, or there is more than the group.
+            _ => (),
+        }
+        let mut known = HashSet::new();
+        let (mut is_sent, mut refusal) = (to_group.is_ok(), None);
         for _ in 0..MOST_LOOKS {
-            self.find_members()?;
-            let new = self.members.iter().filter(|member| !known.contains(&member.pid) && !member.has_ended());
-            let new: Vec<&Held> = new.filter(|member| reach == Reach::Session || self.is_in_group(member)).collect();
+            let mut new = find(&[self], reach)?;
+            new.retain(|(start_time, process)| known.insert((process.pid, *start_time)));
             if new.is_empty() {
                 break;
             }
-            for member in &new {
-                match member.signal(signal) {
+            for (_, process) in new {
+                match process.signal(signal) {
                     Ok(()) => is_sent = true,
                     Err(errno) => refusal = Some(errno),
                 }
             }
-            known.extend(new.iter().map(|member| member.pid));
         }
         // As kill(2) has it for a group: one that could be signalled is enough.
         refusal.filter(|_| !is_sent).map_or(Ok(()), Err)
     }
+}
 
-    fn is_in_group(&self, member: &Held) -> bool {
-        proc::stat(member.pid).is_some_and(|stat| stat.group == self.command.pid)
-    }
-
-    /// Adds the processes of the session that are not known yet.
-    ///
-    /// The number of a session, or of a process group, is not used again as long as a process is in it: credentials(7).
-    /// If all of them end between two looks, another session may get the number; but then its leader has it as PID.
-    fn find_members(&mut self) -> nix::Result<()> {
-        let is_member = |stat: &Stat| stat.session == self.number;
-        for pid in proc::all_pids().map_err(|_| Errno::ENOENT)? {
-            if self.members.iter().any(|member| member.pid == pid && !member.has_ended()) {
-                continue;
-            }
-            if proc::stat(pid).is_some_and(|stat| is_member(&stat))
-                && let Some(held) = Held::if_is(pid, is_member)?
-                && !self.is_number_taken()
-            {
-                self.members.push(held);
-            }
+/// The living processes within `reach` of the sessions, held, with their start times.
+///
+/// The number of a session, or of a process group, is not used again as long as a process is in it: credentials(7). If
+/// all of them end between two looks, another session may get the number; but then its leader has it as PID.
+fn find(sessions: &[&Session], reach: Reach) -> nix::Result<Vec<(u64, Held)>> {
+    let mut found = Vec::new();
+    for pid in proc::all_pids()? {
+        let Some(stat) = proc::stat(pid)? else { continue };
+        let Some(session) = sessions.iter().find(|session| session.has(&stat, reach)) else { continue };
+        if let Some(process) = Held::if_is(pid, |now| session.has(now, reach) && now.start_time == stat.start_time)?
+            && !session.is_number_taken()?
+        {
+            found.push((stat.start_time, process));
         }
-        Ok(())
     }
+    Ok(found)
+}
 
-    /// Whether a process of somebody else has the number of the session as its PID.
-    fn is_number_taken(&self) -> bool {
-        let is_job = |stat: &Stat| self.number == self.command.pid && stat.start_time == self.command.start_time;
-        proc::stat(self.number).is_some_and(|stat| !is_job(&stat))
+/// Waits until nobody is left in the sessions, at most until `deadline`.
+fn wait(sessions: &[Session], deadline: Option<Instant>) -> nix::Result<()> {
+    let sessions: Vec<&Session> = sessions.iter().collect();
+    for session in &sessions {
+        session.command.wait(deadline)?;
     }
-
-    /// Waits until nobody is left, at most until `deadline`. Returns whether nobody is.
-    fn wait(&mut self, deadline: Option<Instant>) -> nix::Result<bool> {
-        loop {
-            self.find_members()?;
-            match self.members.iter().find(|member| !member.has_ended()) {
-                None => return Ok(true),
-                Some(member) if !member.wait(deadline)? => return Ok(false),
-                Some(_) => self.members.retain(|member| !member.has_ended()),
+    // A fork may slip through one look: the new process comes into the part of the list that has been read.
+    let mut looks_in_vain = 0;
+    while looks_in_vain < 2 && !sessions.is_empty() {
+        let living = find(&sessions, Reach::Session)?;
+        looks_in_vain = if living.is_empty() { looks_in_vain + 1 } else { 0 };
+        for (_, process) in living {
+            if !process.wait(deadline)? {
+                return Ok(());
             }
         }
     }
-
-    fn living(&self) -> Vec<Pid> {
-        self.members.iter().filter(|member| !member.has_ended()).map(|member| member.pid).collect()
-    }
+    Ok(())
 }

@@ -2,11 +2,14 @@
 //!
 //! The rule: a terminal is let go, because it goes away. A pipe or a socket on stdout or stderr is let go as well,
 //! because its reader would wait for the command to end, and with it stdin if that is the same socket. What is let go
-//! goes to /dev/null (stdin) or to the job's log. Everything else stays. The log is made by `job`.
+//! goes to /dev/null (stdin) or to the job's log, which `sequence` has made. Everything else stays. Of all other
+//! descriptors, those stay that are asked for.
 
+use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +19,7 @@ use nix::sys::stat::{FileStat, SFlag, fstat, makedev};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, isatty};
 
 use crate::error::{Error, errno};
+use crate::session;
 
 /// What an option says about a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,7 +206,8 @@ fn look_at(stream: impl AsFd) -> Stream {
     Stream { status, is_terminal: is_device && is_terminal(stream.as_fd()) }
 }
 
-fn is_same(one: &FileStat, other: &FileStat) -> bool {
+/// Whether both are of one file.
+pub fn is_same(one: &FileStat, other: &FileStat) -> bool {
     (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
@@ -247,4 +252,52 @@ fn open(options: &mut OpenOptions, path: &Path) -> nix::Result<Opened> {
         return Err(Errno::EISDIR);
     }
     Ok(Opened { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), file, status })
+}
+
+/// The descriptors that stay open, sorted: those asked for, which must be open, and those that an argument names,
+/// as a shell's process substitution does.
+pub fn descriptors_to_keep(asked: &[RawFd], command: &[OsString]) -> Result<Vec<RawFd>, Error> {
+    if let Some(fd) = asked.iter().find(|fd| !session::is_open(**fd)) {
+        return Err(Error::KeepDescriptor { fd: *fd });
+    }
+    let named = command.iter().flat_map(|word| descriptors_named_in(word.as_bytes()));
+    let named = named.filter(|fd| *fd > 2 && session::is_open(*fd));
+    let mut keep: Vec<RawFd> = asked.iter().copied().chain(named).collect();
+    keep.sort_unstable();
+    keep.dedup();
+    Ok(keep)
+}
+
+/// The numbers N of every `/dev/fd/N` and `/proc/self/fd/N` in `word`.
+fn descriptors_named_in(word: &[u8]) -> Vec<RawFd> {
+    let mut found = Vec::new();
+    for prefix in [&b"/dev/fd/"[..], b"/proc/self/fd/"] {
+        for start in 0..word.len() {
+            let Some(rest) = word.get(start..).and_then(|rest| rest.strip_prefix(prefix)) else { continue };
+            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let number = rest.get(..digits).and_then(|digits| str::from_utf8(digits).ok());
+            found.extend(number.and_then(|number| number.parse::<RawFd>().ok()));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_found_wherever_an_argument_names_them() {
+        for (word, expected) in [
+            (&b"/dev/fd/63"[..], &[63][..]),
+            (b"--from=/dev/fd/62 /dev/fd/61", &[62, 61]),
+            (b"/proc/self/fd/11", &[11]),
+            (b"/dev/fd/", &[]),
+            (b"/dev/fd/99999999999999999999", &[]),
+            (b"\xff/dev/fd/7\xff", &[7]),
+            (b"/dev/fd", &[]),
+        ] {
+            assert_eq!(descriptors_named_in(word), expected, "{}", word.escape_ascii());
+        }
+    }
 }

@@ -1,4 +1,7 @@
 //! A table: in columns that fit a terminal, or with tabs for whoever reads it otherwise.
+//!
+//! Widths are those of a terminal, where some characters take two columns and some none. What is in the cells is left
+//! to others, as is the writing.
 
 use nu_ansi_term::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};

@@ -28,16 +28,16 @@ const WORD: &str = "--tracking";
 /// The program that runs, even if its file has been replaced meanwhile: proc_pid_exe(5).
 const THIS_PROGRAM: &CStr = c"/proc/self/exe";
 
-/// Becomes the tracking process of the only child of this process, `command`. Returns only when that fails.
+/// Becomes the program that tracks the child `command` of this process. Returns only when that fails.
 ///
 /// `begin` is when it was started ([`time_since_boot`]), `null` is /dev/null, `notifier` the program that shows
-/// notifications. The working directory becomes `state`: what is to be written lies there.
-pub fn become_tracker(
+/// notifications and the name for that. The working directory becomes `state`: what is to be written lies there.
+pub fn execute(
     state: &StateDirectory,
     command: &Identity,
     begin: Duration,
     null: impl AsFd,
-    notifier: Option<&OsStr>,
+    notifier: Option<[&OsStr; 2]>,
 ) -> nix::Result<Infallible> {
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
@@ -47,7 +47,7 @@ pub fn become_tracker(
     let begin = begin.as_millis().to_string();
     let record = record_name(command);
     let words = [OsStr::new("detach"), WORD.as_ref(), record.as_ref(), begin.as_ref()];
-    let words = words.into_iter().chain(notifier).map(|word| CString::new(word.as_bytes()));
+    let words = words.into_iter().chain(notifier.into_iter().flatten()).map(|word| CString::new(word.as_bytes()));
     let arguments = words.collect::<Result<Vec<_>, _>>().map_err(|_| Errno::EINVAL)?;
     execv(THIS_PROGRAM, &arguments)
 }
@@ -58,31 +58,34 @@ pub fn run() -> Option<ExitCode> {
     if arguments.next()? != WORD {
         return None;
     }
-    let (record, begin, notifier) = (arguments.next()?, arguments.next()?, arguments.next());
-    Some(track(&record, &begin, notifier).map_or(ExitCode::from(FAILED), |()| ExitCode::SUCCESS))
+    // Whoever types this means something else, and is told by the grammar that there is no such option.
+    let command = parse_record_name(&arguments.next()?)?;
+    let begin = Duration::from_millis(arguments.next()?.to_str()?.parse().ok()?);
+    let notifier = arguments.next().zip(arguments.next());
+    Some(track(&command, begin, notifier).map_or(ExitCode::from(FAILED), |()| ExitCode::SUCCESS))
 }
 
-/// Waits for the only child, the command of the record with this name, which was started `begin` milliseconds after the
-/// boot, and records how it has ended.
-fn track(name: &OsStr, begin: &OsStr, notifier: Option<OsString>) -> Option<()> {
+/// Waits for the child `command`, which was started at `begin`, and records how it has ended.
+fn track(command: &Identity, begin: Duration, notifier: Option<(OsString, OsString)>) -> nix::Result<()> {
     // The kernel calls a process after the file that it runs, which would be "exe".
     let _ = set_name(c"detach");
-    let begin = Duration::from_millis(begin.to_str()?.parse().ok()?);
     session::release_program();
-    let (status, usage) = session::reap_only_child().ok()?;
+    let (status, usage) = session::reap_with_usage(command.pid)?;
     let wall = time_since_boot().saturating_sub(begin);
     let end = End { ended_at_ms: now_in_ms(), status, wall, cpu: usage.cpu, peak_memory: usage.peak_memory };
-
-    let identity = parse_record_name(name)?;
-    let state = StateDirectory::here().ok()?;
-    // If somebody has removed the record, it does not come back.
-    let mut record = state.load(&identity).ok()??;
-    record.end = Some(end.clone());
-    let saved = state.save(&identity, &record);
-    if let Some(notifier) = notifier {
-        notify::send(notifier, record.name.as_os_str(), &end);
+    let saved = save(command, &end);
+    if let Some((program, name)) = notifier {
+        notify::send(program, &name, &end);
     }
-    saved.ok()
+    saved
+}
+
+/// Writes the end to the record. If somebody has removed that, it does not come back.
+fn save(command: &Identity, end: &End) -> nix::Result<()> {
+    let state = StateDirectory::here()?;
+    let Ok(Some(mut record)) = state.load(command) else { return Err(Errno::ENOENT) };
+    record.end = Some(end.clone());
+    state.save(command, &record)
 }
 
 /// Of a clock that goes on while the machine sleeps: clock_gettime(2).

@@ -99,7 +99,7 @@ impl Ui {
         write_stderr(&lines.concat());
     }
 
-    /// Why nothing was started, and what to do about it.
+    /// Why something was not done, and what to do about it.
     pub fn error(&self, error: &Error) {
         self.write(Color::Red.bold(), &error.to_string());
         if let Some(hint) = error.hint() {

@@ -8,7 +8,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,6 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
 use crate::error::escape;
+use crate::pidfd::time_left;
 use crate::session::{self, Disposition};
 
 /// The signals by which a person or a closing terminal ends a program that waits.
@@ -64,11 +65,14 @@ pub fn watch(pid: Pid, until: Option<Instant>, ignored: &[Signal]) -> nix::Resul
         if let Some(signal) = interrupt {
             return Ok(Watched::Interrupted(signal));
         }
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        if left == Some(Duration::ZERO) {
+        let left = time_left(until);
+        if left == PollTimeout::ZERO {
             return Ok(Watched::Running);
         }
-        wait_for_input(&signals, left)?;
+        match poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], left) {
+            Ok(_) | Err(Errno::EINTR) => (),
+            Err(errno) => return Err(errno),
+        }
     }
 }
 
@@ -82,19 +86,6 @@ fn read_signals(signals: &SignalFd) -> nix::Result<Option<Signal>> {
         }
     }
     Ok(interrupt)
-}
-
-/// Waits until `signals` can be read, at most `limit`, or shorter: poll(2) counts milliseconds in an int.
-fn wait_for_input(signals: &SignalFd, limit: Option<Duration>) -> nix::Result<()> {
-    let timeout = match limit {
-        // Rounded up, else the last part of a millisecond would be a busy loop.
-        Some(limit) => PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
-        None => PollTimeout::NONE,
-    };
-    match poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], timeout) {
-        Err(Errno::EINTR) => Ok(()),
-        other => other.map(drop),
-    }
 }
 
 /// Whether the regular file `path` holds more than `from` bytes.

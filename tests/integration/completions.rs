@@ -272,6 +272,27 @@ fn jobs_complete_by_pid_and_by_name() {
 }
 
 #[test]
+fn names_of_jobs_are_no_code() {
+    let sandbox = sandbox();
+    for name in ["$(touch ran)", "`touch ran`", "a]b", "[", "(", "*", "@", "-dash", "x'y", "a:b", "it", "%n"] {
+        sandbox.job(["-o", "/dev/null", &format!("--name={name}"), "sleep", "60"]);
+    }
+    for mut prompt in Prompt::all(&sandbox) {
+        for mode in ["--stop", "--log"] {
+            let screen = prompt.screen_after(&[&format!("detach {mode} "), TAB, TAB], "a]b");
+            let screen = screen.to_lowercase();
+            assert!(!["bad", "error", "invalid"].iter().any(|word| screen.contains(word)), "{}: {screen}", prompt.name);
+            prompt.after(&["\x15"]);
+            // What looks like an option would be one.
+            let unchanged = format!("detach {mode} -das");
+            prompt.assert_completes(&unchanged, &unchanged);
+            prompt.assert_completes(&format!("detach {mode} i"), &format!("detach {mode} it "));
+        }
+        assert!(!sandbox.path("work/ran").exists(), "{}", prompt.name);
+    }
+}
+
+#[test]
 fn jobs_are_described_by_their_commands() {
     let sandbox = sandbox();
     for seconds in ["61", "62"] {

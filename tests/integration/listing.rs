@@ -56,6 +56,9 @@ fn jobs_are_listed_with_their_states() {
     assert_eq!(names, ["sh", "a name", "true", "sleep", "sleep"]);
     let sizes: Vec<&str> = lines.iter().map(|line| line[5].as_str()).collect();
     assert_eq!(sizes, ["6 B", "0 B", "-", "0 B", "0 B"]);
+    // What goes to two files counts twice.
+    assert_eq!(sandbox.detach(["-w", "-o", "o", "-e", "e", "sh", "-c", "echo abc; echo de >&2"]).status, 0);
+    assert_eq!(list(&sandbox, &[])[5][5], "7 B");
     // How long it ran is known of those that run and those that are tracked.
     assert_eq!(lines.iter().map(|line| line[4] == "-").collect::<Vec<_>>(), [false, false, true, false, false]);
     let started = &lines[0][3];

@@ -96,6 +96,34 @@ fn output_that_is_nowhere_is_told() {
 }
 
 #[test]
+fn output_that_cannot_be_copied_is_told() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["-o", "out", "sh", "-c", "echo word; exec sleep 60"]);
+    eventually(|| fs::read(sandbox.path("work/out")).is_ok_and(|bytes| bytes == b"word\n"));
+    let run = sandbox.sh("timeout 20 detach --log -f sh >> out");
+    let stderr = format!("detach: cannot show the output of 'sh', PID {}: stdout is that file as well\n", job.pid);
+    assert_eq!((run.status, run.stderr), (125, stderr));
+    assert_eq!(fs::read(sandbox.path("work/out")).unwrap(), b"word\n");
+    let run = sandbox.sh("rm out; mkfifo out; timeout 20 detach --log sh");
+    assert_eq!((run.status, run.stderr.ends_with("/work/out' is not a regular file\n")), (125, true), "{run:?}");
+}
+
+#[test]
+fn slow_reader_gets_everything() {
+    if !is_installed("perl") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.detach(["-w", "seq", "1", "100000"]).status, 0);
+    // The write end of the pipe does not wait.
+    let script = r"use Fcntl; pipe(my $r, my $w); fcntl($w, F_SETFL, O_NONBLOCK | O_WRONLY);
+        if (!fork) { close $r; open STDOUT, '>&', $w; exec 'detach', '--log', 'seq' }
+        close $w; select undef, undef, undef, 0.2; my $n = 0; $n += length while <$r>; wait; print $n, ' ', $?";
+    let run = Run::of(sandbox.command("perl").args(["-e", script]));
+    assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("588895 0", ""));
+}
+
+#[test]
 fn job_that_is_none_is_told() {
     let sandbox = Sandbox::new();
     let hint = "detach: hint: see 'detach --list --all'\n";
@@ -144,14 +172,30 @@ fn output_is_followed_until_the_job_ends() {
 }
 
 #[test]
+fn output_is_followed_while_the_job_runs() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["sh", "-c", &format!("{IN_TWO_PARTS}; exec sleep 60")]);
+    let mut following = follow(&sandbox, "sh");
+    let mut output = BufReader::new(following.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    fs::write(sandbox.path("work/go"), "").unwrap();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "first\nsecond\n");
+    assert!(job.is_alive());
+    following.kill().unwrap();
+    following.wait().unwrap();
+}
+
+#[test]
 fn following_waits_without_work() {
     if !is_installed("strace") {
         return;
     }
     let sandbox = Sandbox::new();
-    sandbox.job(["sh", "-c", "echo begin; sleep 0.5; echo end"]);
-    let run = sandbox.sh("strace -o ../trace -e trace=poll,read,sendfile,splice detach --log -f sh");
-    assert_eq!((run.status, run.stdout.as_str()), (0, "begin\nend\n"));
+    sandbox.job(["sh", "-c", "echo begin; sleep 0.3; echo more; sleep 0.3; echo end"]);
+    let run = sandbox.sh("strace -o ../trace -e trace=poll,read,write detach --log -f sh");
+    assert_eq!((run.status, run.stdout.as_str()), (0, "begin\nmore\nend\n"));
     let trace = fs::read_to_string(sandbox.path("trace")).unwrap();
     assert!(trace.lines().count() < 60, "{trace}");
 }
@@ -238,6 +282,7 @@ fn wrong_use_of_modes_is_told() {
         ("--log -f", "cannot use '--log': no JOB is given"),
         ("--join", "cannot use '--join': no JOB is given"),
         ("--stop --grace 1s", "cannot use '--stop': no JOB is given"),
+        ("--stop --grace 1s a --signal KILL", "cannot use '--signal' here: options go before the first JOB"),
         ("--log a b", "cannot use 'b' with '--log': it takes one JOB"),
         ("--list a", "cannot use 'a' with '--list'"),
         ("--list --log a", "cannot use '--list' with '--log'"),

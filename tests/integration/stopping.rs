@@ -24,7 +24,7 @@ fn stop_ends_the_process_group_of_the_job() {
         let job = sandbox.job(options.iter().chain(&["sh", "-c", &script]));
         let child = process_named_in(&child);
         let run = sandbox.detach(["-v", "--stop", "sh"]);
-        let note = format!("detach: 'sh', PID {} ended after ", job.pid);
+        let note = format!("detach: 'sh', PID {} ended\n", job.pid);
         assert_eq!((run.status, run.stderr.starts_with(&note)), (0, true), "{run:?}");
         assert!(job.is_dead() && child.is_dead(), "{options:?}");
         sandbox.jobs(0);
@@ -41,7 +41,8 @@ fn stop_reaches_a_job_that_is_stopped() {
     let job = sandbox.job(["sleep", "60"]);
     job.signal(Signal::SIGSTOP);
     eventually(|| job.is_stopped());
-    assert_eq!(sandbox.detach(["--stop", "sleep", "--grace", "60"]).status, 0);
+    let run = sandbox.detach(["--stop", "sleep", "--grace", "20"]);
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""), "it did not see the signal");
     assert!(job.is_dead());
 }
 
@@ -73,6 +74,41 @@ fn what_does_not_end_is_killed_with_its_whole_session() {
 }
 
 #[test]
+fn only_the_process_group_is_asked_to_end() {
+    let sandbox = Sandbox::new();
+    let member = "trap ': > got' TERM; echo $$ > member.new; mv member.new member; while :; do sleep 0.01; done";
+    let leader = "trap 'sleep 0.2; exit' TERM; while :; do sleep 0.01; done";
+    sandbox.job(["bash", "-c", "set -m; sh -c \"$0\" & exec sh -c \"$1\"", member, leader]);
+    let member = process_named_in(&sandbox.path("work/member"));
+    let run = sandbox.detach(["--stop", "bash", "--signal", "TERM"]);
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+    assert_eq!(sandbox.detach(["--stop", "bash", "--grace", "0.5"]).status, 0);
+    eventually(|| member.is_dead() || sandbox.processes().len() == 1);
+    assert!(!sandbox.path("work/got").exists());
+}
+
+#[test]
+fn job_has_five_seconds_to_end() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["sh", "-c", STUBBORN, "sh", "file"]);
+    process_named_in(&sandbox.path("work/file"));
+    let run = sandbox.detach(["--stop", "sh"]);
+    let warning = format!("detach: warning: killed 'sh', PID {}, which did not end within 5s", job.pid);
+    assert!(run.stderr.starts_with(&warning), "{run:?}");
+}
+
+#[test]
+fn what_is_started_at_the_end_ends_as_well() {
+    let sandbox = Sandbox::new();
+    let script = "trap '(trap : TERM; echo $$ > late; while :; do sleep 0.01; done) & exit' TERM; : > up; while :; do sleep 0.01; done";
+    sandbox.job(["sh", "-c", script]);
+    eventually(|| sandbox.path("work/up").exists());
+    assert_eq!(sandbox.detach(["--stop", "sh", "--grace", "1s"]).status, 0);
+    eventually(|| sandbox.path("work/late").exists());
+    assert_eq!(sandbox.processes().len(), 0);
+}
+
+#[test]
 fn what_is_left_of_a_session_is_killed() {
     let sandbox = Sandbox::new();
     let script = "set -m; sh -c \"$0\" sh member & exec sleep 60";
@@ -96,6 +132,152 @@ fn process_that_has_left_the_session_is_left_alone() {
     assert_eq!(sandbox.detach(["--stop", "sh"]).status, 0);
     assert!(job.is_dead());
     assert!(left.is_alive());
+}
+
+#[test]
+fn session_of_more_processes_than_descriptors_ends() {
+    let sandbox = Sandbox::new();
+    for (trap, warns) in [("", false), ("trap '' TERM;", true)] {
+        let script = format!("{trap} for i in $(seq 200); do sleep 60 & done; : > up; wait");
+        let _ = fs::remove_file(sandbox.path("work/up"));
+        sandbox.job(["-o", "/dev/null", "sh", "-c", &script]);
+        eventually(|| sandbox.path("work/up").exists());
+        let run = sandbox.sh("ulimit -Sn 64; detach --stop sh --grace 300ms");
+        assert_eq!((run.status, run.stderr.contains("with 200 other processes of its session")), (0, warns), "{run:?}");
+        assert_eq!(sandbox.processes().len(), 0);
+    }
+    // Where no more descriptors are to be had, nothing is said to have ended.
+    sandbox.job(["-o", "/dev/null", "sh", "-c", "for i in $(seq 99); do sleep 60 & done; : > up2; wait"]);
+    eventually(|| sandbox.path("work/up2").exists());
+    for limit in 4..10 {
+        let run =
+            sandbox.sh(&format!("ulimit -n {limit}; detach -v --stop sh --signal CONT; detach -v --join sh --list"));
+        assert!(!run.stderr.contains("ended"), "{limit}: {run:?}");
+    }
+}
+
+#[test]
+fn session_that_forks_all_the_time_ends() {
+    if !is_installed("python3") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let script = "import os,signal,time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+end = time.time() + 20
+for _ in range(4):
+    if os.fork() == 0:
+        while time.time() < end:
+            if os.fork(): os._exit(0)
+        os._exit(0)
+open('up', 'w')
+while time.time() < end: time.sleep(.1)";
+    for _ in 0..3 {
+        let _ = fs::remove_file(sandbox.path("work/up"));
+        let job = sandbox.job(["-o", "/dev/null", "python3", "-c", script]);
+        eventually(|| sandbox.path("work/up").exists());
+        let session = job.session();
+        let run = sandbox.detach(["--stop", "python3", "--grace=0.1"]);
+        assert_eq!(run.status, 0, "{run:?}");
+        let is_left =
+            |pid: &i32| Process::new(*pid).stat(6) == Some(session.to_string()) && Process::new(*pid).is_alive();
+        assert!(!crate::support::all_pids().iter().any(is_left));
+    }
+}
+
+#[test]
+fn what_an_ended_job_has_left_behind_is_told_and_left_alone() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.path("work/child");
+    let job = sandbox.job(["sh", "-c", &format!("sh -c '{}' &", sleeper(&file))]);
+    let child = process_named_in(&file);
+    eventually(|| job.is_dead());
+    let before = names(&sandbox);
+    let run = sandbox.detach(["--stop", "sh"]);
+    let pid = job.pid;
+    let stderr =
+        format!("detach: warning: 'sh', PID {pid} has ended already, but in session {pid} there are processes still\n");
+    assert_eq!((run.status, run.stderr), (0, stderr));
+    assert!(child.is_alive());
+    // It may go on to write.
+    assert_eq!(sandbox.detach(["--prune"]).status, 0);
+    assert_eq!(names(&sandbox), before);
+    child.signal(Signal::SIGKILL);
+    eventually(|| child.is_dead());
+    assert_eq!(sandbox.detach(["--prune"]).status, 0);
+    assert_eq!(names(&sandbox), [""; 0]);
+}
+
+#[test]
+fn process_whose_first_thread_has_ended_runs() {
+    if !is_installed("python3") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let script = "import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).syscall(60, 0)";
+    let job = sandbox.job(["-o", "/dev/null", "python3", "-c", script]);
+    eventually(|| job.stat(3).is_some_and(|state| state == "Z"));
+    let list = sandbox.detach(["--list"]).stdout;
+    assert_eq!(list.split('\t').nth(2), Some("running"));
+    assert_eq!(sandbox.detach(["--prune"]).status, 0);
+    assert_eq!(names(&sandbox).len(), 1);
+    assert_eq!(sandbox.detach(["--stop", "python3"]).status, 0);
+    eventually(|| job.stat(20).is_none_or(|threads| threads == "1" || threads == "0"));
+}
+
+#[test]
+fn job_that_cannot_be_seen_from_here_is_left_alone() {
+    if !is_root() || !is_installed("unshare") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["sleep", "60"]);
+    let pid = job.pid;
+    let before = names(&sandbox);
+    let reason = "it was started on another machine, or in another PID namespace";
+    let expect = |run: &Run| {
+        let lines: Vec<&str> = run.stdout.lines().collect();
+        let expected = [
+            "elsewhere".to_owned(),
+            format!("detach: cannot stop 'sleep', PID {pid}: {reason}"),
+            format!("detach: cannot wait for 'sleep', PID {pid}: {reason}"),
+            "0".to_owned(),
+        ];
+        assert_eq!(lines, expected, "{run:?}");
+        assert_eq!(names(&sandbox), before);
+        assert!(job.is_alive());
+    };
+    let script = "detach --list | cut -f3; detach --stop sleep 2>&1; detach --join sleep 2>&1; detach --prune; echo $?";
+    let namespace = ["--pid", "--fork", "--mount-proc", "sh", "-c", script];
+    expect(&Run::of(sandbox.command("unshare").args(namespace)));
+    // Where /proc shows other processes, or none, nothing can be told.
+    for script in ["mount -t tmpfs none /proc; detach --prune", "exec unshare --pid --fork detach --prune"] {
+        let run = Run::of(sandbox.command("unshare").args(["--mount", "sh", "-c", script]));
+        assert_eq!((run.status, run.stderr.starts_with("detach: cannot read '/proc': ")), (125, true), "{run:?}");
+    }
+    assert_eq!(names(&sandbox), before);
+    // Another machine that shares the directory.
+    let name = sandbox.files(".json").remove(0);
+    let text = fs::read_to_string(sandbox.state().join(&name)).unwrap();
+    let boot = name.splitn(3, '-').nth(2).unwrap().strip_suffix(".json").unwrap().to_owned();
+    let other = "0b1c2d3e-0000-0000-0000-000000000000";
+    fs::remove_file(sandbox.state().join(&name)).unwrap();
+    let host = text.split("\"host\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let text = text.replace(&boot, other).replace(&format!("\"host\":\"{host}\""), "\"host\":\"elsewhere\"");
+    fs::write(sandbox.state().join(name.replace(&boot, other)), text).unwrap();
+    let before = names(&sandbox);
+    assert_eq!(sandbox.sh("detach --list | cut -f3; detach --prune").stdout, "elsewhere\n");
+    assert_eq!(names(&sandbox), before);
+    // With time, nobody misses it.
+    for name in &before {
+        set_age(&sandbox.state().join(name), "3 days");
+    }
+    job.signal(Signal::SIGKILL);
+    eventually(|| job.is_dead());
+    assert_eq!(sandbox.detach(["--prune=2d"]).status, 0);
+    assert_eq!(names(&sandbox), [""; 0]);
 }
 
 #[test]
@@ -162,8 +344,10 @@ fn several_jobs_are_stopped_at_once() {
         process_named_in(&sandbox.path("work").join(name))
     });
     let pid = jobs[0].pid.to_string();
-    let run = sandbox.detach(["--stop", "a", "b", "c", &pid, "--grace=60s"]);
-    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+    let run = sandbox.detach(["-v", "--stop", "a", "b", "c", &pid, "--grace=60s"]);
+    let note = |(name, job): (&str, &Process)| format!("detach: '{name}', PID {} ended\n", job.pid);
+    let notes: Vec<String> = ["a", "b", "c"].into_iter().zip(&jobs).map(note).collect();
+    assert_eq!((run.status, run.stderr), (0, notes.concat()));
     assert!(jobs.iter().all(Process::is_dead));
     let run = sandbox.detach(["-v", "--stop", "b"]);
     let stderr = format!("detach: 'b', PID {} has ended already\n", jobs[1].pid);
@@ -238,13 +422,16 @@ fn join_waits_and_exits_as_the_last_job() {
 #[test]
 fn status_that_nobody_knows_is_told() {
     let sandbox = Sandbox::new();
+    sandbox.job(["-t", "false"]);
     let job = sandbox.job(["sh", "-c", "exit 3"]);
-    let run = sandbox.detach(["--join", "sh"]);
-    let stderr = format!(
+    let run = sandbox.detach(["-q", "--join", "false"]);
+    assert_eq!(run.status, 1);
+    let run = sandbox.detach(["--join", "false", "sh"]);
+    let warning = format!(
         "detach: warning: 'sh', PID {} has ended, nobody knows how: start it with --track next time\n",
         job.pid
     );
-    assert_eq!((run.status, run.stderr), (0, stderr));
+    assert_eq!((run.status, run.stderr.ends_with(&warning)), (0, true), "{run:?}");
 }
 
 #[test]
@@ -292,7 +479,7 @@ fn prune_removes_what_has_ended_and_nothing_else() {
     assert_eq!(kept.len(), 4);
     assert_eq!(sandbox.detach(["-w", "-o", "named.log", "echo", "word"]).status, 0);
     // Even in this directory, a file that the user has named is the user's.
-    let named = sandbox.state().join("named.log");
+    let named = sandbox.state().join("named-99999999.log");
     assert_eq!(sandbox.detach(["-w", "-o", named.to_str().unwrap(), "echo", "word"]).status, 0);
     assert_eq!(sandbox.detach(["-w", "sh", "-c", "head -c 5000 /dev/zero"]).status, 0);
     let ended = sandbox.job(["--full", "-t", "true"]);
@@ -303,15 +490,15 @@ fn prune_removes_what_has_ended_and_nothing_else() {
     let mut terminal = Terminal::open(&sandbox);
     let (status, screen) = terminal.run("detach --prune");
     assert_eq!(status, 0);
-    assert!(screen.contains("detach: removed 4 jobs that had ended, "), "{screen:?}");
+    assert!(screen.contains("detach: removed 3 jobs that had ended, "), "{screen:?}");
     assert!(screen.contains(" KiB\r\n"), "{screen:?}");
-    let mut expected = kept.clone();
-    expected.push("named.log".into());
-    expected.sort();
-    assert_eq!(names(&sandbox), expected);
+    // Its record alone tells it from a log.
+    assert_eq!(names(&sandbox).len(), kept.len() + 2);
+    assert!(kept.iter().all(|name| names(&sandbox).contains(name)) && named.exists());
     assert_eq!(fs::read_to_string(sandbox.path("work/named.log")).unwrap(), "word\n");
     assert!(running.is_alive() && tracked.is_alive());
-    assert!(terminal.run("detach --prune").1.contains("detach: removed 0 jobs that had ended, 0 B\r\n"));
+    let screen = terminal.run("detach --prune").1;
+    assert!(screen.contains("detach: removed 0 jobs that had ended, 0 B\r\n"), "{screen:?}");
 }
 
 #[test]
@@ -330,6 +517,13 @@ fn prune_leaves_what_is_younger() {
     set_age(&log("young"), "1 hour");
     assert_eq!(sandbox.detach(["--prune=4h"]).status, 0);
     assert_eq!(names(&sandbox).len(), 6);
+    // And the record of this one was written not long ago: at its end, if it was tracked.
+    let record = sandbox.files(".json").into_iter().find(|name| {
+        let text = fs::read_to_string(sandbox.state().join(name)).unwrap();
+        text.contains("\"name\":\"young\"")
+    });
+    set_age(&log("young"), "3 hours");
+    set_age(&sandbox.state().join(record.unwrap()), "1 hour");
     assert_eq!(sandbox.detach(["--prune=2h"]).status, 0);
     assert_eq!(names(&sandbox).len(), 4);
     assert!(!names(&sandbox).iter().any(|name| name.starts_with("old")));
@@ -357,8 +551,11 @@ fn prune_removes_what_killed_starts_have_left() {
     make(&format!("7-1-{}.tmp", boot.trim()), "1 hour");
     make(&format!("8-1-{}.tmp", boot.trim()), "1 second");
     make("notes.txt", "1 hour");
+    // What is no file is nobody's to remove, and in nobody's way.
+    fs::create_dir(sandbox.state().join(format!("a-{}.log", ended.pid))).unwrap();
     assert_eq!(sandbox.detach(["--prune"]).status, 0);
     let mut expected = kept.clone();
+    expected.push(format!("a-{}.log", ended.pid));
     expected.extend(["no-number.log".into(), "notes.txt".into(), format!("8-1-{}.tmp", boot.trim())]);
     expected.extend([format!("lives-{}.log", job.pid), format!("lives-{}-2.log", job.pid)]);
     expected.sort();

@@ -148,8 +148,6 @@ fn command_goes_on_when_its_tracking_process_is_killed() {
         job.signal(Signal::SIGTERM);
         eventually(|| job.is_dead());
         assert_eq!(state(), "ended");
-        let run = sandbox.detach(["--join", &job.pid.to_string()]);
-        assert_eq!((run.status, run.stderr.contains("nobody knows how")), (0, true), "{run:?}");
     }
 }
 
@@ -172,6 +170,85 @@ fn no_zombie_is_left() {
         assert_eq!(child.parent(), std::process::id().cast_signed());
         child.signal(Signal::SIGKILL);
     }
+}
+
+#[test]
+fn end_is_that_of_the_command_and_of_no_orphan() {
+    if !is_installed("strace") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    // Until the tracking process is no subreaper any more, orphans of the command come to it: held back here.
+    let script = "(exit 77 &); sleep 0.4; exit 3";
+    let run = Run::of(sandbox.command("strace").args(["-f", "-o", "../trace", "-e", "trace=prctl"]).args([
+        "-e",
+        "inject=prctl:delay_enter=100000",
+        "detach",
+        "-P",
+        "-t",
+        "--full",
+        "--sigchld=default",
+        "sh",
+        "-c",
+        script,
+    ]));
+    let job = Process::new(run.stdout.trim().parse().unwrap());
+    assert_eq!(end_of(&sandbox, &job)["status"], 3);
+}
+
+#[test]
+fn command_that_was_killed_before_its_exec_was_not_started() {
+    if !is_installed("strace") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    for options in ["", "--full", "-t", "-t --full"] {
+        // The last calls of the child: its own exec, for detach itself is the first.
+        for call in ["prctl", "rt_sigpending", "renameat"] {
+            let run = sandbox.sh(&format!(
+                "strace -f -b execve -o ../trace -e trace={call} -e inject={call}:signal=KILL detach {options} -P touch ran"
+            ));
+            let what = format!("{options:?} {call}: {run:?}");
+            assert_ne!(run.status, 0, "{what}");
+            eventually(|| sandbox.processes().is_empty());
+            if run.status == 125 {
+                assert_eq!(sandbox.files(".json"), [""; 0], "{what}");
+            }
+            let _ = fs::remove_dir_all(sandbox.state());
+        }
+    }
+    // In the exec itself: that of detach is the first of its process.
+    let script =
+        "strace -f -o ../trace -e trace=execve -e inject=execve:signal=KILL:when=2+ sh -c 'detach -P touch ran'";
+    let run = sandbox.sh(script);
+    let stderr = "detach: cannot start 'touch': its process was killed before it ran\n";
+    assert_eq!((run.status, run.stdout.as_str(), run.stderr.as_str()), (125, "", stderr));
+    sandbox.assert_nothing_left();
+    assert!(!sandbox.path("work/ran").exists());
+}
+
+#[test]
+fn word_of_the_tracking_process_is_no_option() {
+    let sandbox = Sandbox::new();
+    for words in [&["--tracking"][..], &["--tracking", "./train.py"], &["--tracking", "./train.py", "7"]] {
+        let run = sandbox.detach(words);
+        let sentence = "detach: cannot use '--tracking': there is no such option\n";
+        assert_eq!((run.status, run.stderr.starts_with(sentence)), (125, true), "{run:?}");
+    }
+}
+
+#[test]
+fn status_that_was_not_recorded_is_an_error() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["-t", "sleep", "60"]);
+    tracker_of(&sandbox, &job).signal(Signal::SIGKILL);
+    job.signal(Signal::SIGTERM);
+    let run = sandbox.detach(["--join", "sleep"]);
+    let stderr = format!(
+        "detach: cannot tell the status of 'sleep', PID {}: the process that tracked it has not recorded it\n",
+        job.pid
+    );
+    assert_eq!((run.status, run.stderr), (125, stderr));
 }
 
 /// The tracking process, which may have ended.
@@ -208,7 +285,7 @@ fn wait_tells_of_a_tracking_process_that_was_killed() {
     let job = process_named_in(&file);
     tracker_of(&sandbox, &job).signal(Signal::SIGKILL);
     let run = Run::from(waiting.wait_with_output().unwrap());
-    let stderr = "detach: warning: cannot tell how 'sh' ends: the process that tracked it was killed\n";
+    let stderr = "detach: warning: cannot tell how 'sh' ends: the process that tracked it has not recorded it\n";
     assert_eq!((run.status, run.stderr.as_str()), (125, stderr));
     assert!(job.is_alive());
 }
@@ -281,6 +358,9 @@ fn command_that_cannot_be_tracked_runs_and_says_so() {
     let job = Process::started(&run.stdout);
     assert_eq!(sandbox.jobs(1)[0].pid, job.pid);
     assert!(job.is_alive());
+    // What waits for it does so by itself then.
+    let run = sandbox.sh(&script.replace("-P -t sleep 60", "-w -t sh -c 'exit 7'"));
+    assert_eq!((run.status, run.stderr.contains("cannot track 'sh', which runs")), (7, true), "{run:?}");
 }
 
 #[test]
@@ -451,4 +531,55 @@ fn notification_that_cannot_be_shown_is_told_before_the_start() {
     assert_eq!((run.status, run.stderr.as_str()), (0, ""));
     end_of(&sandbox, &Process::new(run.stdout.trim().parse().unwrap()));
     assert!(sandbox.path("work/ran").exists());
+}
+
+#[test]
+fn notification_is_sent_as_any_program_expects_and_nobody_waits_for_it() {
+    let sandbox = Sandbox::new();
+    let bin = sandbox.path("bin");
+    fs::create_dir(&bin).unwrap();
+    let script =
+        "#!/bin/sh\ngrep -E '^Sig(Blk|Ign)' /proc/self/status > told; echo \"$@\" >> told; mv told got; sleep 60\n";
+    sandbox.script("notify-send", script);
+    fs::rename(sandbox.path("work/notify-send"), bin.join("notify-send")).unwrap();
+    let socket = sandbox.path("bus");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let mut path = bin.into_os_string();
+    path.push(":/usr/bin:/bin");
+    let mut command = sandbox.command(DETACH);
+    command.env("PATH", path).env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", socket.display()));
+    let run = Run::of(command.args(["--notify", "-w", "-o", "/dev/null", "-N", "--help", "sh", "-c", "exit 3"]));
+    assert_eq!(run.status, 3, "{run:?}");
+    let told = sandbox.state().join("got");
+    eventually(|| told.exists());
+    let told = fs::read_to_string(told).unwrap();
+    let none = "0000000000000000";
+    let expected = format!(
+        "SigBlk:\t{none}\nSigIgn:\t0000000000000001\n\
+         --app-name=detach --urgency=critical -- --help failed with status 3 after "
+    );
+    assert!(told.starts_with(&expected), "{told}");
+    assert_eq!(sandbox.detach(["--join", "--", "--help"]).status, 3);
+    // The tracking process has ended, and notify-send alone goes on.
+    eventually(|| sandbox.processes().iter().all(|it| it.words("cmdline")[0] != b"detach"));
+}
+
+#[test]
+fn join_waits_for_what_the_tracking_process_writes() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["-t", "sleep", "60"]);
+    let tracker = tracker_of(&sandbox, &job);
+    tracker.signal(Signal::SIGSTOP);
+    eventually(|| tracker.is_stopped());
+    job.signal(Signal::SIGTERM);
+    eventually(|| job.is_dead());
+    // It may get the end yet.
+    assert_eq!(sandbox.detach(["--prune"]).status, 0);
+    assert_eq!(sandbox.files(".json").len(), 1);
+    let joining = sandbox.command(DETACH).args(["--join", "sleep"]).stderr(Stdio::piped()).spawn().unwrap();
+    let process = Process::new(joining.id().cast_signed());
+    let is_waiting = || fs::read_dir(process.file("fd")).is_ok_and(|fds| fds.count() > 4);
+    eventually(|| is_waiting() && process.stat(3).is_some_and(|state| state == "S"));
+    tracker.signal(Signal::SIGCONT);
+    assert_eq!(Run::from(joining.wait_with_output().unwrap()).status, 143);
 }
