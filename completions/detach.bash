@@ -58,6 +58,7 @@ _detach() {
         [--join]=JOB
         [--stop]=JOB [--grace]=DURATION [--signal]=SIG
         [--prune]=
+        [--check]=PID
     )
 
     # Walk the words before the cursor, to learn where the command begins and which value is wanted. Readline splits
@@ -69,14 +70,14 @@ _detach() {
         [[ $rest == [[:space:]]* ]] || continue
         if ((first == 0)); then
             :
-        elif [[ $want && ! ($want == JOB && $word == -*) ]]; then
+        elif [[ $want && ! ($want == @(JOB|PID) && $word == -*) ]]; then
             want=
         elif [[ $word == -- ]]; then
             begun=yes first=$((i + 1))
             break
         elif [[ $word == --* ]]; then
             want=${takes[$word]-}
-            [[ ${takes[${word%%=*}]-} != JOB ]] || mode=${word%%=*}
+            [[ ${takes[${word%%=*}]-} != @(JOB|PID) ]] || mode=${word%%=*}
         elif [[ $word == -?* ]]; then
             letters=${word#-}
             while [[ $letters && ! $want ]]; do
@@ -91,12 +92,12 @@ _detach() {
     done
     if [[ ! $begun && ! $want && $word == --* ]]; then
         want=${takes[${word%%=*}]:-NOTHING}
-        [[ $want != JOB ]] || mode=${word%%=*}
+        [[ $want != @(JOB|PID) ]] || mode=${word%%=*}
         [[ $word != --prune=* ]] || want=DAYS
         [[ $cur != '=' ]] || cur=
     elif [[ $mode && $cur != -* && ($begun || ! $want) ]]; then
-        want=JOB
-    elif [[ $want == JOB && $cur == -* ]]; then
+        want=${takes[$mode]}
+    elif [[ $want == @(JOB|PID) && $cur == -* ]]; then
         want=
     fi
 
@@ -109,6 +110,10 @@ _detach() {
         DAYS) COMPREPLY=($(compgen -W '1d 7d 30d' -- "$cur")) ;;
         SIG) COMPREPLY=($(compgen -W 'HUP INT QUIT KILL USR1 USR2 TERM CONT STOP' -- "$cur")) ;;
         JOB) _detach_jobs "$1" "$mode" "$cur" ;;
+        PID)
+            _detach_jobs "$1" "$mode" "$cur"
+            [[ ! $cur || $cur == *[!0-9]* ]] || COMPREPLY+=($(compgen -W "$(ps -e -o pid=)" -- "$cur"))
+            ;;
         ?*) ;;
         *)
             if [[ ! $begun && $cur == -* ]]; then

@@ -16,6 +16,10 @@ function __detach_command
     if set -q _flag_log
         __detach_jobs --all
         return
+    else if set -q _flag_check
+        __detach_jobs
+        __fish_complete_pids
+        return
     else if set -q _flag_join || set -q _flag_stop
         __detach_jobs
         return
@@ -94,4 +98,5 @@ __detach_option join= -xa '(__detach_jobs)' -d 'Wait until JOBs end, exit as the
 __detach_option stop= -xa '(__detach_jobs)' -d 'End JOBs: SIGTERM, and SIGKILL for what is left'
 __detach_option grace= -xa '1s 5s 30s' -d 'With --stop: the time before SIGKILL'
 __detach_option signal= -xa 'HUP INT QUIT KILL USR1 USR2 TERM CONT STOP' -d 'With --stop: send SIG, and nothing more'
+__detach_option check= -xa '(__detach_jobs; __fish_complete_pids)' -d 'Tell whether a process would survive, and why'
 __detach_option 'prune=?' -d 'Remove the records and logs of what ended'

@@ -39,12 +39,14 @@ pub enum Action {
     Join(Vec<OsString>),
     /// Jobs ended, or a signal sent to them.
     Stop { jobs: Vec<OsString>, how: How },
+    /// To know whether processes survive.
+    Check { wanted: Vec<OsString>, json: bool },
     /// Removed what has ended, and has not been heard of for that long.
     Prune(Duration),
 }
 
 /// The options that say what is to be done, if it is not a start.
-const MODES: [&str; 5] = ["list", "log", "join", "stop", "prune"];
+const MODES: [&str; 6] = ["list", "log", "join", "stop", "prune", "check"];
 /// What `--stop` waits before SIGKILL: enough to save a file, less than a person's patience.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -91,7 +93,8 @@ fn grammar() -> Command {
         .after_help(AFTER_HELP)
         .override_usage(
             "detach [OPTION]... [--] COMMAND [ARG]...\n       \
-             detach --list | --log JOB | --join JOB... | --stop JOB... | --prune",
+             detach --list | --log JOB | --join JOB... | --stop JOB... | --prune\n       \
+             detach --check [PID|JOB]...",
         )
         .args_override_self(true)
         .disable_help_flag(true)
@@ -124,7 +127,7 @@ fn grammar() -> Command {
                 .value_parser(parse_duration)
                 .help("Stay that long, to tell if COMMAND fails at once;\non a terminal 100ms unless given"),
             flag("print-pid").short('P').help("Print the PID alone on stdout"),
-            flag("json").help("Print records on stdout, as JSON (also with --list)"),
+            flag("json").help("Print on stdout, as JSON, the record or the result"),
             flag("quiet").short('q').overrides_with("verbose").help("Say nothing but errors"),
             flag("verbose").short('v').overrides_with("quiet").help("Name every step"),
             Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print this help"),
@@ -148,6 +151,7 @@ fn grammar() -> Command {
                 .default_missing_value("0")
                 .value_parser(parse_duration)
                 .help("Remove the records and logs of what ended,\n[that long ago or longer]"),
+            jobs("check").value_name("PID").help("Tell whether a process would survive, and why"),
             Arg::new("command")
                 .value_name("COMMAND")
                 .value_parser(value_parser!(OsString))
@@ -172,7 +176,8 @@ pub fn parse() -> Result<(Action, Verbosity), Error> {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 // To clap, a JOB that may stand elsewhere is one that may be missing.
                 let text = error.render().to_string().replace("--log [<JOB>...]", "--log <JOB>     ");
-                Ok((Action::Print(text.replace("[<JOB>...]", "<JOB>...  ")), Verbosity::Normal))
+                let text = text.replace("[<JOB>...]", "<JOB>...  ").replace("[<PID>...]", "[PID|JOB] ");
+                Ok((Action::Print(text), Verbosity::Normal))
             }
             _ => Err(explain(&error)),
         },
@@ -222,11 +227,12 @@ fn mean(typed: &mut ArgMatches) -> Result<Action, Error> {
         }
         ("list" | "prune", [word, ..]) => Err(usage(format!("cannot use {} with '--{mode}'", quote(word)))),
         ("log", [_, second, ..]) => Err(usage(format!("cannot use {} with '--log': it takes one JOB", quote(second)))),
-        (_, []) => Err(usage(format!("cannot use '--{mode}': no JOB is given"))),
+        ("log" | "join" | "stop", []) => Err(usage(format!("cannot use '--{mode}': no JOB is given"))),
         ("log", [job]) => {
             let follow = if typed.get_flag("follow") { Follow::Yes } else { Follow::No };
             Ok(Action::Log { job: job.clone(), follow })
         }
+        ("check", _) => Ok(Action::Check { wanted: words, json: typed.get_flag("json") }),
         ("join", _) => Ok(Action::Join(words)),
         _ => match (typed.remove_one("signal"), typed.remove_one("grace")) {
             (Some(_), Some(_)) => Err(usage("cannot use '--grace' with '--signal': nothing is sent after it".into())),
@@ -249,7 +255,8 @@ fn modes_of(option: &str) -> &'static [&'static str] {
         "join" => &["join"],
         "stop" | "grace" | "signal" => &["stop"],
         "prune" => &["prune"],
-        "json" => &["start", "list"],
+        "check" => &["check"],
+        "json" => &["start", "list", "check"],
         _ => &["start"],
     }
 }

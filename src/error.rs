@@ -58,6 +58,10 @@ pub enum Error {
     NoJob { job: OsString, reason: &'static str },
     /// Several jobs run that have this name: their PIDs and commands.
     AmbiguousJob { verb: &'static str, job: OsString, candidates: Vec<String> },
+    /// There is no process with this PID, or it ended while it was looked at.
+    NoSuchProcess { pid: Pid },
+    /// No job runs that could be checked.
+    NothingToCheck,
     /// A step that concerns a job failed: `cannot VERB 'NAME', PID PID: REASON`.
     Job { verb: &'static str, name: OsString, pid: Pid, reason: String, hint: Option<&'static str> },
 }
@@ -151,6 +155,8 @@ impl Display for Error {
             Self::AmbiguousJob { verb, job, candidates } => {
                 write!(f, "cannot {verb} {}: several jobs have this name: {}", quote(job), candidates.join(", "))
             }
+            Self::NoSuchProcess { pid } => write!(f, "cannot check process {pid}: there is no such process"),
+            Self::NothingToCheck => f.write_str("cannot check anything: no PID or JOB is given, and no job runs"),
             Self::Job { verb, name, pid, reason, .. } => {
                 write!(f, "cannot {verb} {}, PID {pid}: {reason}", quote(name))
             }

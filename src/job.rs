@@ -245,7 +245,7 @@ fn by_start(job: &Job) -> u64 {
 }
 
 /// The PID that `text` is, if it is one.
-fn parse_pid(text: &OsStr) -> Option<Pid> {
+pub fn parse_pid(text: &OsStr) -> Option<Pid> {
     let digits = text.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
     digits.parse().ok().filter(|pid| *pid > 0).map(Pid::from_raw)
 }

@@ -2,9 +2,11 @@
 //!
 //! This file parses, runs, prints the error and chooses the exit status; nothing else.
 
+mod check;
 mod cli;
 mod command;
 mod error;
+mod facts;
 mod human;
 mod job;
 mod join;
@@ -26,6 +28,7 @@ mod streams;
 mod table;
 mod tracker;
 mod ui;
+mod verdict;
 mod watch;
 
 use std::process::ExitCode;
@@ -57,6 +60,7 @@ fn run(action: Action, ui: &Ui) -> Result<u8, Error> {
         Action::Log { job, follow } => output::show(&job, follow, ui).map(|()| 0),
         Action::Join(jobs) => join::join(&jobs, ui),
         Action::Stop { jobs, how } => stop::stop(&jobs, how, ui),
+        Action::Check { wanted, json } => verdict::check(&wanted, json, ui),
         Action::Prune(age) => prune::prune(age, ui).map(|()| 0),
     }
 }

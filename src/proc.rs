@@ -33,12 +33,19 @@ impl Identity {
 }
 
 /// What /proc/PID/stat tells of a process: proc_pid_stat(5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
+    /// At most 15 bytes of the name of its program, or what it calls itself.
+    pub name: Vec<u8>,
     /// A letter.
     pub state: u8,
+    pub parent: Pid,
     pub group: Pid,
     pub session: Pid,
+    /// The device number of its controlling terminal, 0 for none.
+    pub terminal: u32,
+    /// The process group in the foreground of that terminal, -1 for none.
+    pub foreground: Pid,
     /// How many threads it has: more than one as a zombie when only its first thread has ended.
     pub threads: u32,
     /// Clock ticks after boot.
@@ -107,19 +114,128 @@ pub fn pid_namespace() -> nix::Result<u64> {
 
 /// The command name, field 2, may itself hold parentheses, spaces and newlines: the fields are counted from the last
 /// `)`.
-fn parse_stat(stat: &[u8]) -> Option<Stat> {
+pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
+    let begin_of_name = stat.iter().position(|byte| *byte == b'(')? + 1;
     let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
     let fields: Vec<&str> = str::from_utf8(stat.get(end_of_name + 1..)?).ok()?.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3).copied();
     let pid = |number| Some(Pid::from_raw(field(number)?.parse().ok()?));
     Some(Stat {
+        name: stat.get(begin_of_name..end_of_name)?.to_owned(),
         state: *field(3)?.as_bytes().first()?,
+        parent: pid(4)?,
         group: pid(5)?,
         session: pid(6)?,
+        terminal: field(7)?.parse::<i32>().ok()?.cast_unsigned(),
+        foreground: pid(8)?,
         flags: field(9)?.parse().ok()?,
         threads: field(20)?.parse().ok()?,
         start_time: field(22)?.parse().ok()?,
     })
+}
+
+/// A set of signals of /proc/PID/status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SignalSet(pub u64);
+
+impl SignalSet {
+    pub fn contains(self, number: i32) -> bool {
+        (1..=64).contains(&number) && self.0 >> (number - 1) & 1 == 1
+    }
+
+    pub fn numbers(self) -> impl Iterator<Item = i32> {
+        (1..=64).filter(move |number| self.contains(*number))
+    }
+}
+
+/// What a process does with a signal: signal(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handling {
+    Default,
+    Ignored,
+    /// It has a handler, or takes it by itself while it is blocked.
+    Caught,
+}
+
+/// What /proc/PID/status tells of a process beside [`Stat`]: proc_pid_status(5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The effective user.
+    pub user: u32,
+    /// Absent before Linux 4.7.
+    pub umask: Option<u32>,
+    pub blocked: SignalSet,
+    pub ignored: SignalSet,
+    pub caught: SignalSet,
+}
+
+impl Status {
+    /// What it does with the signal of this number.
+    pub fn disposition(&self, number: i32) -> Handling {
+        if self.ignored.contains(number) {
+            Handling::Ignored
+        } else if self.caught.contains(number) || self.blocked.contains(number) {
+            Handling::Caught
+        } else {
+            Handling::Default
+        }
+    }
+}
+
+/// The process `pid`; `None` when there is none, or none that may be seen.
+pub fn status(pid: Pid) -> Option<Status> {
+    parse_status(&fs::read(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// The command name in it is escaped, so every line is a field.
+fn parse_status(status: &[u8]) -> Option<Status> {
+    let field = |name: &str| {
+        let mut lines = status.split(|byte| *byte == b'\n');
+        let line = lines.find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))?;
+        Some(str::from_utf8(line).ok()?.trim())
+    };
+    let set = |name| Some(SignalSet(u64::from_str_radix(field(name)?, 16).ok()?));
+    Some(Status {
+        // Real, effective, saved, file system.
+        user: field("Uid")?.split_ascii_whitespace().nth(1)?.parse().ok()?,
+        umask: field("Umask").and_then(|umask| u32::from_str_radix(umask, 8).ok()),
+        blocked: set("SigBlk")?,
+        ignored: set("SigIgn")?,
+        caught: set("SigCgt")?,
+    })
+}
+
+/// The control group of the process `pid`, as systemd knows it: cgroups(7). `None` where there is none, or where it
+/// may not be read.
+pub fn control_group(pid: Pid) -> Option<Vec<u8>> {
+    parse_control_group(&fs::read(format!("/proc/{pid}/cgroup")).ok()?)
+}
+
+/// `0::PATH` of the unified hierarchy, unless systemd still has one of its own.
+fn parse_control_group(cgroup: &[u8]) -> Option<Vec<u8>> {
+    let lines = || cgroup.split(|byte| *byte == b'\n');
+    let of_systemd = lines().find_map(|line| {
+        let (_, rest) = split_at_colon(line)?;
+        rest.strip_prefix(b"name=systemd:")
+    });
+    of_systemd.or_else(|| lines().find_map(|line| line.strip_prefix(b"0::"))).map(<[u8]>::to_owned)
+}
+
+fn split_at_colon(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let place = line.iter().position(|byte| *byte == b':')?;
+    Some((line.get(..place)?, line.get(place + 1..)?))
+}
+
+/// The name of the terminal with this device number, as ps(1) shows it.
+pub fn terminal_name(number: u32) -> String {
+    // As in proc_pid_stat(5): the minor number is in bits 31 to 20 and 7 to 0, the major number between them.
+    let (major, minor) = (number >> 8 & 0xfff, number & 0xff | number >> 12 & 0xfff00);
+    match (major, minor) {
+        (136..=143, _) => format!("pts/{}", (major - 136) * 256 + minor),
+        (4, 64..) => format!("ttyS{}", minor - 64),
+        (4, _) => format!("tty{minor}"),
+        _ => format!("{major}:{minor}"),
+    }
 }
 
 /// The boot id, as the kernel writes it: hexadecimal digits in five groups, and a newline.
@@ -135,30 +251,78 @@ mod tests {
 
     #[test]
     fn fields_are_counted_from_the_last_parenthesis() {
-        let rest = "T 1 4242 4241 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 987654 1000 100";
-        let [group, session] = [4242, 4241].map(Pid::from_raw);
-        let (state, threads, start_time, flags) = (b'T', 3, 987_654, 4_194_560);
-        let expected = Some(Stat { state, group, session, threads, start_time, flags });
-        for name in ["sleep", "a) S 1 2 3", "line\nbreak", ") ) )", ""] {
-            assert_eq!(parse_stat(format!("4242 ({name}) {rest}\n").as_bytes()), expected, "{name:?}");
+        let rest = "T 1 4242 4241 34817 4240 4194560 1 2 3 4 5 6 7 8 20 0 3 0 987654 1000 100\n";
+        let [parent, group, session, foreground] = [1, 4242, 4241, 4240].map(Pid::from_raw);
+        for name in [&b"sleep"[..], b"a) S 1 2 3", b"line\nbreak", b") ) )", b"", b"((", b"\xff\xfe)"] {
+            let stat = [b"4242 (", name, b") ", rest.as_bytes()].concat();
+            let name = name.to_owned();
+            let (state, terminal, threads, start_time, flags) = (b'T', 0x8801, 3, 987_654, 4_194_560);
+            let expected =
+                Stat { name, state, parent, group, session, terminal, foreground, threads, start_time, flags };
+            assert_eq!(parse_stat(&stat), Some(expected));
         }
-        let mut foreign = b"4242 (\xff\xfe) ".to_vec();
-        foreign.extend_from_slice(rest.as_bytes());
-        assert_eq!(parse_stat(&foreign), expected);
     }
 
     #[test]
     fn zombie_is_dead_when_no_thread_is_left() {
-        let stat =
-            |state, threads| Stat { state, threads, group: Pid::this(), session: Pid::this(), start_time: 0, flags: 0 };
+        let stat = |state: u8, threads: u32| {
+            let line = format!("7 (x) {} 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 5", char::from(state));
+            parse_stat(line.as_bytes()).unwrap_or_else(|| unreachable!())
+        };
         assert!(stat(b'Z', 1).is_dead() && stat(b'Z', 0).is_dead() && stat(b'X', 1).is_dead());
         assert!(!stat(b'Z', 2).is_dead() && !stat(b'S', 1).is_dead());
     }
 
     #[test]
     fn damaged_stat_tells_nothing() {
-        for stat in [&b""[..], b"4242", b"4242 (sleep)", b"4242 (sleep) S 1 2 3", b")\xff"] {
+        for stat in [&b""[..], b"4242", b"4242 (sleep)", b"4242 (sleep) S 1 2 3", b")\xff", b")("] {
             assert_eq!(parse_stat(stat), None, "{stat:?}");
+        }
+    }
+
+    #[test]
+    fn status_is_read_line_by_line() {
+        let text = b"Name:\ta\\n)\nUmask:\t0027\nUid:\t1000\t1001\t1000\t1000\nSigBlk:\t0000000000000001\n\
+            SigIgn:\t8000000000000006\nSigCgt:\t0000000180000002\n";
+        let expected = Status {
+            user: 1001,
+            umask: Some(0o27),
+            blocked: SignalSet(1),
+            ignored: SignalSet(0x8000_0000_0000_0006),
+            caught: SignalSet(0x1_8000_0002),
+        };
+        assert_eq!(parse_status(text), Some(expected));
+        assert_eq!(parse_status(b"Name:\tkthreadd\n"), None);
+        assert!(expected.ignored.contains(3) && expected.ignored.contains(64) && !expected.ignored.contains(1));
+        assert_eq!(expected.ignored.numbers().collect::<Vec<_>>(), [2, 3, 64]);
+        assert_eq!(expected.disposition(1), Handling::Caught);
+        assert_eq!(expected.disposition(9), Handling::Default);
+        assert_eq!(expected.disposition(2), Handling::Ignored);
+    }
+
+    #[test]
+    fn control_group_is_that_of_the_one_hierarchy_or_that_of_systemd() {
+        for (text, group) in [
+            ("0::/user.slice/a:b.scope\n", Some("/user.slice/a:b.scope")),
+            ("9:name=systemd:/user.slice\n4:memory:/x\n0::/\n", Some("/user.slice")),
+            ("4:memory:/x\n", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_control_group(text.as_bytes()), group.map(|group| group.as_bytes().to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn terminal_has_the_name_of_its_device() {
+        for (number, name) in [
+            (0x8800, "pts/0"),
+            (0x8801, "pts/1"),
+            (0x8900, "pts/256"),
+            (0x0401, "tty1"),
+            (0x0440, "ttyS0"),
+            (0x0501, "5:1"),
+        ] {
+            assert_eq!(terminal_name(number), name);
         }
     }
 

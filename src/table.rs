@@ -76,6 +76,21 @@ pub fn in_columns(columns: &[Column], rows: &[Vec<Cell>], width: usize, has_colo
     text
 }
 
+/// `text` in lines of at most `width` columns, broken at blanks; a longer word has a line of its own.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.width() + 1 + word.width() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// `text`, or as much of it as fits in `width` columns, with a mark where it was cut.
 pub fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
@@ -110,6 +125,13 @@ mod tests {
         assert_eq!(at(22), " PID  NAME      COMMA…\n   1  make      make …\n4242  宽字符…   x\n");
         assert_eq!(at(5), " PID\n   1\n4242\n");
         assert_eq!(at(0), "\n\n\n");
+    }
+
+    #[test]
+    fn lines_are_broken_at_blanks() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("a much-too-long word", 5), ["a", "much-too-long", "word"]);
+        assert_eq!(wrap("", 5), [""]);
     }
 
     #[test]

@@ -260,6 +260,8 @@ fn jobs_complete_by_pid_and_by_name() {
                 prompt.assert_completes(&unchanged, &unchanged);
             }
         }
+        prompt.assert_completes("detach --check runn", "detach --check running-one ");
+        prompt.assert_completes(&format!("detach --check {pid}"), &format!("detach --check {pid} "));
         prompt.assert_completes("detach --log twi", "detach --log twin ");
         prompt.assert_completes("detach --log ended-o", "detach --log ended-one ");
         prompt.assert_completes("detach --log -f ended-o", "detach --log -f ended-one ");

@@ -17,6 +17,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
+use crate::checking::predict;
 use crate::support::{
     Process, Run, Sandbox, Terminal, all_pids, await_result, eventually, is_installed, process_named_in, skip,
 };
@@ -65,6 +66,14 @@ fn assert_goes_on(job: &Process) {
     let before = length();
     eventually(|| job.is_dead() || length() >= before + 2 * "tick\n".len() as u64);
     assert!(job.is_alive(), "the job has died after the control");
+}
+
+/// `--check` says beforehand what becomes of the control, which runs in the foreground, and of the job.
+#[track_caller]
+fn assert_predicted(sandbox: &Sandbox, control: &Process, job: &Process) {
+    let word = |word: &str| (word.to_owned(), word.to_owned());
+    assert_eq!(predict(sandbox, control), word("ends"));
+    assert_eq!(predict(sandbox, job), word("survives"));
 }
 
 /// An sshd on the loopback that lets in who runs the test, and passes on the environment of the sandbox.
@@ -191,6 +200,7 @@ fn job_survives_a_dropped_ssh_connection() {
     let control = terminal.start(&command, &file);
     assert_ne!(control.terminal(), 0, "there is no terminal to lose");
     assert_is_detached(&job);
+    assert_predicted(&sandbox, &control, &job);
     terminal.shell.signal(Signal::SIGKILL);
     eventually(|| control.is_dead());
     assert_goes_on(&job);
@@ -271,6 +281,7 @@ fn job_survives_a_killed_tmux_window() {
     let control = process_named_in(&file);
     assert_ne!(control.terminal(), 0, "there is no terminal to lose");
     assert_is_detached(&job);
+    assert_predicted(&sandbox, &control, &job);
     tmux.run(&["kill-window", "-t", "doomed"]);
     eventually(|| control.is_dead());
     assert_goes_on(&job);

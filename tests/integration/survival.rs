@@ -249,7 +249,7 @@ fn observe(shell: &Shell, event: Event, launchers: &[Launcher]) -> Fates {
 }
 
 /// Asks the shell to end until it does: some warn first that there are jobs.
-fn repeat_until_shell_ends(terminal: &mut Terminal, ask: impl Fn(&mut Terminal)) {
+pub fn repeat_until_shell_ends(terminal: &mut Terminal, ask: impl Fn(&mut Terminal)) {
     let mut asked = None::<Instant>;
     await_result(|| {
         if terminal.is_shell_dead() {
@@ -293,7 +293,7 @@ fn settle(started: &BTreeMap<(Launcher, Program), Process>) {
     });
 }
 
-fn switches(process: &Process) -> Option<u64> {
+pub fn switches(process: &Process) -> Option<u64> {
     let status = fs::read_to_string(process.file("status")).ok()?;
     let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
     count.trim().parse().ok()

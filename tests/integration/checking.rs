@@ -1,0 +1,407 @@
+//! `--check`: what it says of a process, and whether that comes true.
+//!
+//! A prediction is asked for first; then the terminal is really closed, or the shell really ends.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::support::{
+    DETACH, Process, Run, Sandbox, Terminal, await_result, eventually, is_installed, is_root, process_named_in,
+};
+use crate::survival::{repeat_until_shell_ends, switches};
+
+/// Writes its PID to the file named by its argument and wakes up often. As `catcher` it has a handler for SIGHUP.
+const PROGRAM: &str = r#"#!/usr/bin/perl
+my ($kind, $file) = @ARGV;
+alarm 300;
+$SIG{HUP} = sub { } if $kind eq 'catcher';
+open my $ready, '>', "$file.new" or die;
+print $ready "$$\n";
+close $ready;
+rename "$file.new", $file or die;
+select undef, undef, undef, 0.02 while 1;
+"#;
+
+const QUIET: &str = "< /dev/null > /dev/null 2>&1";
+
+/// What is predicted for the terminal closing and for the shell's exit.
+type Prediction = (String, String);
+
+/// Asks `--check` about `process`; its exit status must fit.
+#[track_caller]
+pub fn predict(sandbox: &Sandbox, process: &Process) -> Prediction {
+    let run = sandbox.detach(["--check", "--json", &process.pid.to_string()]);
+    let json: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
+    let word = |name: &str| json["verdict"][name].as_str().unwrap().to_owned();
+    let prediction = (word("terminal_closing"), word("shell_exit"));
+    let survives = prediction == ("survives".into(), "survives".into());
+    assert_eq!((json["verdict"]["survives"].as_bool(), run.status), (Some(survives), i32::from(!survives)), "{json}");
+    prediction
+}
+
+/// Whether what was predicted has happened.
+#[track_caller]
+pub fn assert_came_true(outcome: &str, process: &Process, what: &str) {
+    match outcome {
+        "ends" => await_result(|| if process.is_dead() { Ok(()) } else { Err(format!("{what} lives")) }),
+        "survives" => {
+            // It has been woken up some times since, or has ended.
+            let before = switches(process);
+            eventually(|| process.is_dead() || switches(process) > before.map(|count| count + 4));
+            assert!(process.is_alive(), "{what} has ended");
+        }
+        _ => assert_eq!(outcome, "perhaps", "{what}"),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Close,
+    Exit,
+    /// For what is in the foreground, where no `exit` can be typed.
+    Kill,
+}
+
+/// How a program is started: a name, and a line in which `{}` stands for it.
+type Way = (&'static str, String, [&'static str; 2]);
+
+/// The ways that put it into the background, with what is to be predicted.
+fn ways(shell: &str) -> Vec<Way> {
+    let passes_on = shell != "dash";
+    let plain = if passes_on { "perhaps" } else { "survives" };
+    let mut ways: Vec<Way> = vec![
+        ("&", "{} &".into(), ["perhaps", "perhaps"]),
+        ("quiet &", format!("{{}} {QUIET} &"), [plain, plain]),
+        ("nohup &", "nohup {} &".into(), ["survives", "survives"]),
+        ("setsid -f", "setsid -f {}".into(), ["perhaps", "perhaps"]),
+        ("quiet setsid -f", format!("setsid -f {{}} {QUIET}"), ["survives", "survives"]),
+        ("detach", "detach {}".into(), ["survives", "survives"]),
+        ("detach --track", "detach -t {}".into(), ["survives", "survives"]),
+        ("detach --full", "detach --full {}".into(), ["survives", "survives"]),
+        ("daemonize", "daemonize {}".into(), ["survives", "survives"]),
+        ("descriptor 7", "detach --keep-fd 7 {} 7> /dev/tty".into(), ["perhaps", "perhaps"]),
+        ("catcher", format!("{{catcher}} {QUIET} &"), [plain, plain]),
+    ];
+    if passes_on {
+        ways.push(("& disown", "{} & disown".into(), ["perhaps", "perhaps"]));
+    }
+    if shell != "fish" {
+        ways.push(("deaf &", format!("(trap '' HUP; exec {{}}) {QUIET} &"), ["survives", "survives"]));
+        ways.push(("pipe", "{} 2>&1 < /dev/null | cat &".into(), ["perhaps", "perhaps"]));
+    }
+    ways
+}
+
+struct Scene {
+    sandbox: Sandbox,
+    terminal: Terminal,
+}
+
+impl Scene {
+    fn open(program: &[&str]) -> Self {
+        let sandbox = Sandbox::new();
+        sandbox.script("program", PROGRAM);
+        let terminal = Terminal::open_with(&sandbox, program);
+        Self { sandbox, terminal }
+    }
+
+    /// Starts the program as `line` says.
+    fn start(&mut self, name: &str, line: &str) -> Process {
+        let file = self.sandbox.path(&format!("{}.pid", name.replace([' ', '&'], "_")));
+        let program = self.sandbox.path("work/program");
+        let command = |kind: &str| format!("{} {kind} {}", program.display(), file.display());
+        let line = line.replace("{catcher}", &command("catcher")).replace("{}", &command("plain"));
+        self.terminal.start(&line, &file)
+    }
+
+    fn let_happen(&mut self, event: Event) {
+        match event {
+            Event::Close => self.terminal.hang_up(),
+            Event::Exit => repeat_until_shell_ends(&mut self.terminal, |terminal| terminal.type_line("exit")),
+            Event::Kill => self.terminal.shell.signal(Signal::SIGKILL),
+        }
+        eventually(|| self.terminal.is_shell_dead());
+        if event != Event::Close {
+            // A terminal emulator closes its window when the shell has ended.
+            self.terminal.hang_up();
+        }
+    }
+}
+
+fn assert_predictions_come_true(shell: &str, program: &[&str]) {
+    if ![program[0], "perl", "daemonize"].into_iter().all(is_installed) {
+        return;
+    }
+    for event in [Event::Close, Event::Exit] {
+        let mut scene = Scene::open(program);
+        let mut predicted = Vec::new();
+        for (name, line, expected) in ways(shell) {
+            let process = scene.start(name, &line);
+            // daemonize and setsid return before the program is what it will be.
+            let what = format!("{shell} / {name}");
+            let prediction = await_result(|| {
+                let (closing, exit) = predict(&scene.sandbox, &process);
+                if [closing.as_str(), &exit] == expected {
+                    Ok((closing, exit))
+                } else {
+                    Err(format!("{what}: {closing}, {exit}"))
+                }
+            });
+            predicted.push((what, process, prediction));
+        }
+        scene.let_happen(event);
+        for (what, process, (closing, exit)) in &predicted {
+            let outcome = if event == Event::Close { closing } else { exit };
+            assert_came_true(outcome, process, &format!("{what} / {event:?}"));
+        }
+    }
+    for event in [Event::Close, Event::Kill] {
+        // One that is stopped, and one in the foreground, each in a terminal of its own.
+        for (name, key) in [("stopped", "\x1a"), ("foreground", "")] {
+            let mut scene = Scene::open(program);
+            let process = scene.start(name, "{}");
+            eventually(|| scene.terminal.foreground() == process.group());
+            scene.terminal.press(key);
+            eventually(|| key.is_empty() || process.is_stopped() && scene.terminal.foreground() != process.group());
+            let what = format!("{shell} / {name} / {event:?}");
+            assert_eq!(predict(&scene.sandbox, &process), ("ends".into(), "ends".into()), "{what}");
+            scene.let_happen(event);
+            assert_came_true("ends", &process, &what);
+        }
+    }
+}
+
+#[test]
+fn predictions_in_bash_come_true() {
+    assert_predictions_come_true("bash", &["bash", "--norc", "--noprofile", "-i"]);
+}
+
+#[test]
+fn predictions_in_zsh_come_true() {
+    assert_predictions_come_true("zsh", &["zsh", "-f", "-i"]);
+}
+
+#[test]
+fn predictions_in_fish_come_true() {
+    assert_predictions_come_true("fish", &["fish", "--no-config", "-i"]);
+}
+
+#[test]
+fn predictions_in_dash_come_true() {
+    assert_predictions_come_true("dash", &["dash", "-i"]);
+}
+
+#[test]
+fn program_that_leads_the_session_is_ended_by_its_terminal() {
+    if !is_installed("perl") {
+        return;
+    }
+    for (kind, expected) in [("plain", "ends"), ("catcher", "perhaps")] {
+        let sandbox = Sandbox::new();
+        let program = sandbox.script("program", PROGRAM);
+        let file = sandbox.path("leader.pid");
+        let mut terminal = Terminal::open_with(&sandbox, &[program.to_str().unwrap(), kind, file.to_str().unwrap()]);
+        let process = process_named_in(&file);
+        let (closing, exit) = predict(&sandbox, &process);
+        assert_eq!((closing.as_str(), exit.as_str()), (expected, "perhaps"));
+        terminal.hang_up();
+        assert_came_true(&closing, &process, kind);
+    }
+}
+
+/// Title, mark and fact of each line.
+fn findings(sandbox: &Sandbox, process: &Process) -> Vec<(String, String, String)> {
+    let run = sandbox.detach(["--check", "--json", &process.pid.to_string()]);
+    let json: Value = serde_json::from_str(&run.stdout).unwrap();
+    let text = |finding: &Value, name: &str| finding[name].as_str().unwrap().to_owned();
+    let list = json["findings"].as_array().unwrap().clone();
+    list.iter().map(|it| (text(it, "hazard"), text(it, "grade"), text(it, "fact"))).collect()
+}
+
+#[test]
+fn every_hazard_is_told_with_its_fact() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["sleep", "60"]);
+    let findings = findings(&sandbox, &job);
+    let hazards: Vec<&str> = findings.iter().map(|(hazard, ..)| hazard.as_str()).collect();
+    assert_eq!(hazards, ["terminal", "shell", "keys", "streams", "background", "logout", "memory", "children"]);
+    assert!(findings[..5].iter().all(|(_, grade, _)| grade == "good"), "{findings:?}");
+    let run = sandbox.detach(["--check", "sleep"]);
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert_eq!((run.status, lines[0]), (0, format!("'sleep', PID {}", job.pid).as_str()));
+    let fact = "+ terminal closing   it has no controlling terminal, so nobody sends it SIGHUP";
+    assert_eq!(lines[1], fact);
+    assert!(lines.last().unwrap().starts_with("survives: the shell's exit, the terminal closing"), "{lines:?}");
+    assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:?}");
+    // Without a word, the newest job that runs is meant.
+    sandbox.job(["-N", "newer", "sleep", "61"]);
+    assert!(sandbox.detach(["--check"]).stdout.contains("PID"));
+    let run = sandbox.detach(["--check", "newer", "sleep"]);
+    assert_eq!((run.status, run.stdout.matches("survives: ").count()), (0, 2));
+}
+
+#[test]
+fn children_and_zombies_are_counted() {
+    if !is_installed("perl") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let script = "fork or exit for 1..3; if (!fork) { sleep 60 } open my $f, '>', 'up.new'; print $f \"$$\\n\"; close $f; \
+        rename 'up.new', 'up'; sleep 60";
+    let job = sandbox.job(["perl", "-e", script]);
+    process_named_in(&sandbox.path("work/up"));
+    eventually(|| findings(&sandbox, &job)[7].2 == "3 zombies: children that it has not waited for");
+    assert_eq!(findings(&sandbox, &job)[7].1, "bad");
+    let job = sandbox.job(["--sigchld", "ignore", "sleep", "60"]);
+    assert_eq!(findings(&sandbox, &job)[7].2, "0; it ignores SIGCHLD, so it may not learn how they end");
+}
+
+#[test]
+fn keys_reach_the_foreground() {
+    let sandbox = Sandbox::new();
+    let mut terminal = Terminal::open_with(&sandbox, &["bash", "--norc", "--noprofile", "-i"]);
+    let file = sandbox.path("pid");
+    let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60", file.display());
+    for (trap, grade, fact) in [
+        ("", "bad", r"it is in the foreground, and does nothing against Ctrl-C, Ctrl-\, Ctrl-Z"),
+        ("trap '' INT QUIT TSTP;", "good", "it is in the foreground, and ignores the signals of all keys"),
+    ] {
+        let _ = fs::remove_file(&file);
+        let process = terminal.start(&format!("sh -c \"{trap} {}\"", script.replace('$', "\\$")), &file);
+        eventually(|| terminal.foreground() == process.group());
+        let keys = findings(&sandbox, &process).remove(2);
+        assert_eq!((keys.1.as_str(), keys.2.as_str()), (grade, fact));
+        process.signal(Signal::SIGKILL);
+    }
+}
+
+#[test]
+fn background_read_is_told() {
+    let sandbox = Sandbox::new();
+    let mut terminal = Terminal::open_with(&sandbox, &["bash", "--norc", "--noprofile", "-i"]);
+    let process = terminal.background(&sandbox, "sleep 60");
+    let background = findings(&sandbox, &process).remove(4);
+    assert_eq!(background.1, "bad", "{background:?}");
+    let process = terminal.background(&sandbox, &format!("sleep 60 {QUIET}"));
+    assert_eq!(findings(&sandbox, &process)[4].1, "good");
+}
+
+#[test]
+fn raw_facts_are_those_of_the_kernel() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["-m", "027", "-C", "/", "sleep", "60"]);
+    let run = sandbox.detach(["-v", "--check", &job.pid.to_string()]);
+    let line = |title: &str| {
+        let lines = run.stdout.lines().map(str::trim_start);
+        let mut lines = lines.filter_map(|line| line.strip_prefix(title)?.strip_prefix(' '));
+        lines.next().unwrap_or_else(|| panic!("no {title} in {}", run.stdout)).trim().to_owned()
+    };
+    let pid = job.pid.to_string();
+    assert_eq!([line("PID"), line("PGID")], [pid.clone(), pid.clone()]);
+    assert_eq!(line("SID"), format!("{pid} (sleep)"));
+    assert_eq!([line("TTY"), line("TPGID")], ["none", "none"]);
+    assert_eq!([line("SigIgn"), line("SigCgt"), line("SigBlk")], ["HUP", "none", "none"]);
+    assert_eq!([line("umask"), line("cwd")], ["027", "/"]);
+    assert_eq!(line("descriptor"), "0 /dev/null");
+    assert!(line("PPID").starts_with(&std::process::id().to_string()), "{}", line("PPID"));
+}
+
+#[test]
+fn odd_names_are_safe_to_show() {
+    let sandbox = Sandbox::new();
+    for name in ["a) S 1 2", "line\nbreak", "\u{1b}[2J"] {
+        let path = sandbox.script(name, "#!/bin/sh\necho $$ > $1.new; mv $1.new $1; while :; do sleep 1; done\n");
+        let file = sandbox.path("work/pid");
+        let _ = fs::remove_file(&file);
+        sandbox.job([path.as_os_str(), file.as_os_str()]);
+        let job = process_named_in(&file);
+        let run = sandbox.detach(["--check", &job.pid.to_string()]);
+        assert_eq!(run.status, 0, "{run:?}");
+        let shown = name.replace('\n', "\\n").replace('\u{1b}', "\\e");
+        assert_eq!(run.stdout.lines().next(), Some(format!("'{shown}', PID {}", job.pid).as_str()));
+    }
+}
+
+#[test]
+fn process_that_is_none_is_125() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.detach(["--check"]);
+    let stderr = "detach: cannot check anything: no PID or JOB is given, and no job runs\n";
+    assert_eq!((run.status, run.stderr.as_str()), (125, stderr));
+    let run = sandbox.detach(["--check", "2147483647"]);
+    let stderr = "detach: cannot check process 2147483647: there is no such process\n";
+    assert_eq!((run.status, run.stderr.as_str()), (125, stderr));
+    let job = sandbox.job(["true"]);
+    eventually(|| job.is_dead());
+    let run = sandbox.detach(["--check", "true"]);
+    let stderr = format!("detach: cannot check 'true', PID {}: it has ended\n", job.pid);
+    assert_eq!((run.status, run.stderr), (125, stderr));
+    let run = sandbox.detach(["--check", "nope"]);
+    assert!(run.stderr.starts_with("detach: cannot find job 'nope': none has this PID or name\n"), "{run:?}");
+    // The others are told of all the same.
+    let other = sandbox.job(["sleep", "60"]);
+    let run = sandbox.detach(["--check", "nope", &other.pid.to_string()]);
+    assert_eq!((run.status, run.stdout.contains("survives: ")), (125, true), "{run:?}");
+}
+
+#[test]
+fn process_that_ends_while_it_is_looked_at_is_none() {
+    let sandbox = Sandbox::new();
+    // A crowd of processes that come and go.
+    let script = "while :; do true & true & true & wait; done";
+    let job = sandbox.job(["-o", "/dev/null", "sh", "-c", script]);
+    for _ in 0..50 {
+        let child = crate::support::all_pids().into_iter().max().unwrap();
+        let run = sandbox.detach(["--check", &child.to_string()]);
+        assert!([0, 1, 125].contains(&run.status), "{run:?}");
+        assert!(!run.stderr.contains("panicked"), "{run:?}");
+    }
+    job.signal(Signal::SIGKILL);
+}
+
+#[test]
+fn processes_of_others_are_told_as_far_as_they_may_be_read() {
+    if !is_root() || !is_installed("setpriv") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let copy = sandbox.path("detach");
+    assert_eq!(Run::of(sandbox.command("cp").arg(DETACH).arg(&copy)).status, 0);
+    let job = sandbox.job(["sleep", "60"]);
+    let as_nobody = |pid: i32| {
+        let mut command = sandbox.command("setpriv");
+        command.args(["--reuid=54321", "--regid=54321", "--clear-groups"]).arg(&copy);
+        Run::of(command.args(["-v", "--check", &pid.to_string()]))
+    };
+    let run = as_nobody(job.pid.as_raw());
+    assert_eq!((run.status, run.stderr.as_str()), (1, ""), "{run:?}");
+    assert!(run.stdout.contains("? open terminals     its descriptors may not be read\n"), "{run:?}");
+    assert!(run.stdout.ends_with("perhaps: the shell's exit, the terminal closing\n"), "{run:?}");
+    // Process 1, and a kernel thread where there is one.
+    assert!([0, 1].contains(&as_nobody(1).status));
+    let run = sandbox.detach(["--check", "1"]);
+    assert!([0, 1].contains(&run.status), "{run:?}");
+    if fs::read("/proc/2/comm").is_ok_and(|name| name == b"kthreadd\n") {
+        let run = sandbox.detach(["--check", "2"]);
+        assert!(run.stdout.starts_with("'kthreadd', PID 2\n+ terminal closing "), "{run:?}");
+    }
+}
+
+#[test]
+fn check_changes_nothing() {
+    if !is_installed("strace") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["sleep", "60"]);
+    let script = format!("strace -f -o ../trace -e trace=file,process,signal,ptrace detach --check {}", job.pid);
+    assert_eq!(sandbox.sh(&script).status, 0);
+    let trace = fs::read_to_string(sandbox.path("trace")).unwrap();
+    for call in ["O_WRONLY", "O_RDWR", "O_CREAT", "kill(", "unlink", "ptrace(", "clone("] {
+        assert!(!trace.contains(call), "{call} in {trace}");
+    }
+    let opened = trace.lines().filter(|line| line.contains("open")).find(|line| line.contains("\"/dev/"));
+    assert_eq!(opened, None);
+}
