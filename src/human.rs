@@ -7,12 +7,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp, Zoned};
+use jiff::SignedDuration;
 use nix::libc;
 use nix::sys::signal::Signal;
 
 use crate::record::now_in_ms;
+use crate::session;
+
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// The exit status by which a shell would tell of `status`: 128+N for signal N.
 pub fn exit_status(status: ExitStatus) -> u8 {
@@ -74,22 +76,31 @@ pub fn show_lifetime(duration: Duration) -> String {
 
 /// Milliseconds since 1970 as a local time.
 pub fn show_time(ms: u64) -> String {
-    to_local(ms).map_or_else(|| "?".into(), |time| time.strftime("%F %T").to_string())
+    session::local_time(ms / 1000).map_or_else(
+        || "?".into(),
+        |time| {
+            let (year, month) = (i64::from(time.tm_year) + 1900, time.tm_mon + 1);
+            let (day, hour, minute, second) = (time.tm_mday, time.tm_hour, time.tm_min, time.tm_sec);
+            format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+        },
+    )
 }
 
 /// The same, as short as in ls(1).
 pub fn show_day(ms: u64) -> String {
-    let now = to_local(now_in_ms());
-    let show = |time: Zoned| {
-        let is_this_year = now.is_some_and(|now| now.year() == time.year());
-        time.strftime(if is_this_year { "%b %e %H:%M" } else { "%b %e  %Y" }).to_string()
-    };
-    to_local(ms).map_or_else(|| "?".into(), show)
-}
-
-fn to_local(ms: u64) -> Option<Zoned> {
-    let time = Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
-    Some(time.to_zoned(TimeZone::system()))
+    let this_year = session::local_time(now_in_ms() / 1000).map(|now| now.tm_year);
+    session::local_time(ms / 1000).map_or_else(
+        || "?".into(),
+        |time| {
+            let month = usize::try_from(time.tm_mon).ok().and_then(|month| MONTHS.get(month)).unwrap_or(&"?");
+            let (day, hour, minute) = (time.tm_mday, time.tm_hour, time.tm_min);
+            if Some(time.tm_year) == this_year {
+                format!("{month} {day:2} {hour:02}:{minute:02}")
+            } else {
+                format!("{month} {day:2}  {}", i64::from(time.tm_year) + 1900)
+            }
+        },
+    )
 }
 
 /// `TERM` for 15, `RTMIN+1` for 35.
