@@ -8,7 +8,7 @@
 use nix::libc;
 
 use crate::error::escape;
-use crate::facts::{Descriptor, Facts, Relative, Target, is_shell};
+use crate::facts::{Descriptor, Facts, Relative, Target};
 use crate::human::signal_name;
 use crate::proc::{Handling, Status, terminal_name};
 
@@ -53,15 +53,13 @@ const DETACH: &str = "start it with detach";
 
 /// Judges all hazards, in the order in which they are told.
 pub fn judge(facts: &Facts) -> (Vec<Finding>, Verdict) {
-    let (terminal, terminal_fact) = on_terminal_closing(facts);
-    let (shell, shell_fact) = on_shell_exit(facts);
+    let (terminal, terminal_fact) = in_namespace(facts, on_terminal_closing(facts));
+    let (shell, shell_fact) = in_namespace(facts, on_shell_exit(facts));
     let (logout, logout_fact, logout_remedy) = on_logout(facts);
     let streams = look_at_streams(facts);
-    let verdict = Verdict {
-        shell_exit: shell.max(on_hung_up_streams(facts, &streams)),
-        terminal_closing: terminal.max(on_hung_up_streams(facts, &streams)),
-        logout,
-    };
+    // Where a terminal is gone, every read ends and every write fails with EIO: some programs end of that.
+    let hung_up = if streams.grade == Grade::Good { Outcome::Survives } else { Outcome::Perhaps };
+    let verdict = Verdict { shell_exit: shell.max(hung_up), terminal_closing: terminal.max(hung_up), logout };
     let of_outcome = |hazard, title, outcome, fact, remedy| {
         let grade = match outcome {
             Outcome::Survives => Grade::Good,
@@ -83,14 +81,17 @@ pub fn judge(facts: &Facts) -> (Vec<Finding>, Verdict) {
     (findings, verdict)
 }
 
-/// Where a terminal is gone, every read ends and every write fails with EIO: some programs end of that, some do not.
-fn on_hung_up_streams(facts: &Facts, streams: &Finding) -> Outcome {
-    let is_open = facts.descriptors.is_none() || streams.grade != Grade::Good;
-    if is_open { Outcome::Perhaps } else { Outcome::Survives }
+/// A PID namespace ends with its first process, which itself ignores what it does not catch: pid_namespaces(7).
+fn in_namespace(facts: &Facts, judged: (Outcome, String)) -> (Outcome, String) {
+    if facts.is_in_this_namespace {
+        judged
+    } else {
+        (Outcome::Perhaps, "it is in another PID namespace, and ends with the first process of that".into())
+    }
 }
 
 fn status_of(facts: &Facts, signal: i32) -> Handling {
-    facts.status.as_ref().map_or(Handling::Caught, |status| Status::disposition(status, signal))
+    facts.status.as_ref().map_or(Handling::Caught, |status: &Status| status.disposition(signal))
 }
 
 /// What SIGHUP does to the process.
@@ -118,15 +119,36 @@ fn is_in_foreground(facts: &Facts) -> bool {
     facts.stat.terminal != 0 && facts.stat.foreground == facts.stat.group
 }
 
-/// Whether the leader of the session ends when its terminal closes. A shell that waits for commands does, whatever it
-/// does with SIGHUP before.
-fn leader_ends(leader: &Relative) -> Outcome {
+/// Whether the leader of the session ends when its terminal closes. These shells catch SIGHUP by themselves and end of
+/// it, where they do job control and so are not in the group of their jobs; another handler may do anything. And a leader
+/// that ignores SIGHUP may end as its input does.
+fn leader_ends(leader: &Relative, facts: &Facts) -> Outcome {
+    let catches_to_end = [&b"bash"[..], b"fish", b"zsh"].contains(&leader.name.as_slice());
     match leader.hangup {
         Handling::Default => Outcome::Ends,
-        Handling::Caught if is_shell(&leader.name) => Outcome::Ends,
-        Handling::Caught => Outcome::Perhaps,
-        Handling::Ignored => Outcome::Survives,
+        Handling::Caught if catches_to_end && leader.group != facts.stat.group => Outcome::Ends,
+        Handling::Caught | Handling::Ignored => Outcome::Perhaps,
     }
+}
+
+/// What becomes of a job that is stopped when its shell ends: its process group is orphaned, and the kernel sends it
+/// SIGHUP and SIGCONT. bash sends SIGTERM as well. A shell that does not lead the session may end in another way.
+fn on_orphaning(facts: &Facts, shell: &Relative) -> (Outcome, String) {
+    let mut outcome = on_hangup(facts);
+    let mut fact = format!(
+        "it is stopped, and orphaned when {} ends: the kernel sends it SIGHUP, {}",
+        name(shell),
+        describe_hangup(facts)
+    );
+    if shell.name == b"bash" && outcome == Outcome::Survives {
+        outcome = match status_of(facts, libc::SIGTERM) {
+            Handling::Default => Outcome::Ends,
+            Handling::Caught => Outcome::Perhaps,
+            Handling::Ignored => Outcome::Survives,
+        };
+        fact += ", and bash sends it SIGTERM";
+    }
+    (if shell.pid == facts.stat.session { outcome } else { outcome.min(Outcome::Perhaps) }, fact)
 }
 
 fn name(relative: &Relative) -> String {
@@ -146,20 +168,16 @@ fn on_terminal_closing(facts: &Facts) -> (Outcome, String) {
     let Some(leader) = &facts.leader else {
         return (Outcome::Perhaps, format!("it is in a session of {terminal} whose leader cannot be seen"));
     };
-    let leader_end = leader_ends(leader);
+    let leader_end = leader_ends(leader, facts);
     if is_in_foreground(facts) {
-        let fact = format!(
-            "it is in the foreground of {terminal}: when {} ends, the kernel sends it SIGHUP, {how}",
-            name(leader)
-        );
+        let leader = name(leader);
+        let fact =
+            format!("it is in the foreground of {terminal}: when {leader} ends, the kernel sends it SIGHUP, {how}");
         return (on_hangup(facts).min(leader_end), fact);
     }
-    if facts.is_group_stopped {
-        let fact = format!(
-            "its process group is stopped, and orphaned when {} ends: the kernel sends it SIGHUP, {how}",
-            name(leader)
-        );
-        return (on_hangup(facts).min(leader_end), fact);
+    if let Some(shell) = facts.shell.as_ref().filter(|_| facts.is_group_stopped) {
+        let (outcome, fact) = on_orphaning(facts, shell);
+        return (outcome.min(leader_end), fact);
     }
     match &facts.shell {
         Some(shell) if passes_hangup_on(shell) != Outcome::Survives => {
@@ -173,7 +191,7 @@ fn on_terminal_closing(facts: &Facts) -> (Outcome, String) {
 /// Whether a shell sends its jobs the SIGHUP that it gets.
 fn passes_hangup_on(shell: &Relative) -> Outcome {
     match shell.name.as_slice() {
-        b"ash" | b"busybox" | b"csh" | b"dash" | b"ksh" | b"ksh93" | b"mksh" | b"sh" | b"tcsh" => Outcome::Survives,
+        b"busybox" | b"dash" | b"tcsh" => Outcome::Survives,
         _ => Outcome::Perhaps,
     }
 }
@@ -181,21 +199,20 @@ fn passes_hangup_on(shell: &Relative) -> Outcome {
 fn on_shell_exit(facts: &Facts) -> (Outcome, String) {
     let how = describe_hangup(facts);
     if is_in_foreground(facts) && !is_leader(facts) {
-        let fact = format!("it is in the foreground: if the shell ends now, the kernel sends it SIGHUP, {how}");
-        return (on_hangup(facts), fact);
+        let fact =
+            format!("it is in the foreground: when the leader of its session ends, the kernel sends it SIGHUP, {how}");
+        // A shell within a shell does not take the terminal with it.
+        let is_of_leader = facts.shell.as_ref().is_some_and(|shell| shell.pid == facts.stat.session);
+        return (if is_of_leader { on_hangup(facts) } else { on_hangup(facts).min(Outcome::Perhaps) }, fact);
     }
     let Some(shell) = &facts.shell else {
         return (Outcome::Survives, "it is no job of a shell".into());
     };
     if facts.is_group_stopped {
-        let fact = format!(
-            "its process group is stopped, and orphaned when {} ends: the kernel sends it SIGHUP, {how}",
-            name(shell)
-        );
-        return (on_hangup(facts), fact);
+        return on_orphaning(facts, shell);
     }
     let (outcome, condition) = match shell.name.as_slice() {
-        b"bash" => (Outcome::Perhaps, "on exit if huponexit is set"),
+        b"bash" => (Outcome::Perhaps, "on exit if it is a login shell with huponexit"),
         b"zsh" => (Outcome::Perhaps, "on exit unless NO_HUP is set or they are disowned"),
         b"fish" => (Outcome::Perhaps, "on exit unless they are disowned"),
         _ => (passes_hangup_on(shell), "on exit, perhaps"),
@@ -236,26 +253,46 @@ fn look_at_streams(facts: &Facts) -> Finding {
         return finding(Grade::Unknown, "its descriptors may not be read".into(), None);
     }
     let list = |descriptors: &[&Descriptor]| {
-        let numbers = descriptors.iter().map(|descriptor| match descriptor.fd {
+        let more = descriptors.len().saturating_sub(10);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let numbers = descriptors.iter().take(10).map(|descriptor| match descriptor.fd {
             0 => "stdin".to_owned(),
             1 => "stdout".to_owned(),
             2 => "stderr".to_owned(),
             fd => fd.to_string(),
         });
-        numbers.collect::<Vec<_>>().join(", ")
+        numbers.collect::<Vec<_>>().join(", ") + &more
     };
     let terminals = facts.descriptors_on(|target| *target == Target::Terminal);
     if !terminals.is_empty() {
         let fact = format!("{} on a terminal: once that is gone, reads end and writes fail with EIO", list(&terminals));
         return finding(Grade::Bad, fact, Some("start it with detach, or with its streams redirected"));
     }
-    let pipes = facts.descriptors_on(|target| match target {
-        Target::Pipe { other_end } => !other_end.is_empty() && other_end.iter().all(|terminal| *terminal != 0),
-        _ => false,
-    });
-    if !pipes.is_empty() {
-        let fact = format!("{} on a pipe whose other end only processes of a terminal hold", list(&pipes));
+    // Of pipes that nobody without a terminal is seen to hold.
+    let pipes = |is_wanted: fn(&[u32], bool) -> bool| {
+        facts.descriptors_on(|target| match target {
+            Target::Pipe { other_end, is_complete } => {
+                other_end.iter().all(|terminal| *terminal != 0) && is_wanted(other_end, *is_complete)
+            }
+            _ => false,
+        })
+    };
+    let doubtful = pipes(|_, is_complete| !is_complete);
+    if !doubtful.is_empty() {
+        let fact =
+            format!("{} on a pipe, and not all processes that may hold its other end can be read", list(&doubtful));
+        return finding(Grade::Unknown, fact, None);
+    }
+    let held = pipes(|other_end, _| !other_end.is_empty());
+    if !held.is_empty() {
+        let fact = format!("{} on a pipe whose other end only processes of a terminal hold", list(&held));
         return finding(Grade::Bad, fact, Some("start it with detach, or with its streams redirected"));
+    }
+    let sockets = facts.descriptors_on(|target| *target == Target::Socket);
+    let sockets: Vec<&Descriptor> = sockets.into_iter().filter(|descriptor| descriptor.fd <= 2).collect();
+    if !sockets.is_empty() {
+        let fact = format!("{} on a socket, and nothing tells who holds its other end", list(&sockets));
+        return finding(Grade::Unknown, fact, None);
     }
     finding(Grade::Good, "no descriptor leads to a terminal, or to a pipe that ends with one".into(), None)
 }
@@ -265,27 +302,33 @@ fn look_at_background(facts: &Facts) -> Finding {
         let (hazard, title) = ("background", "background access");
         Finding { hazard, title, grade, fact: fact.into(), remedy: None }
     };
-    let has_open = |fds: &[i32]| {
-        facts.descriptors_on(|target| *target == Target::Terminal).iter().any(|descriptor| fds.contains(&descriptor.fd))
-    };
+    let has_terminal = !facts.descriptors_on(|target| *target == Target::Terminal).is_empty();
+    let stops = |signal| status_of(facts, signal) == Handling::Default;
     if facts.stat.terminal == 0 {
         finding(Grade::Good, "without a controlling terminal, neither SIGTTIN nor SIGTTOU stops it")
     } else if is_in_foreground(facts) {
         finding(Grade::Good, "it is in the foreground, where it may read and write")
     } else if facts.descriptors.is_none() {
         finding(Grade::Unknown, "its descriptors may not be read")
-    } else if has_open(&[0]) && status_of(facts, libc::SIGTTIN) == Handling::Default {
+    } else if !has_terminal {
+        finding(Grade::Good, "none of its descriptors is on a terminal")
+    } else if facts.shell.is_none() {
+        finding(Grade::Good, "its process group is orphaned: a read fails instead of stopping it")
+    } else if stops(libc::SIGTTIN) {
         finding(Grade::Bad, "a read from the terminal stops it (SIGTTIN), with 'stty tostop' also a write (SIGTTOU)")
-    } else if has_open(&[1, 2]) && status_of(facts, libc::SIGTTOU) == Handling::Default {
+    } else if stops(libc::SIGTTOU) {
         finding(Grade::Unknown, "a write to the terminal stops it (SIGTTOU) if 'stty tostop' is set")
     } else {
-        finding(Grade::Good, "none of its standard streams is on the terminal, or it ignores SIGTTIN and SIGTTOU")
+        finding(Grade::Good, "it does not let SIGTTIN and SIGTTOU stop it")
     }
 }
 
 fn on_logout(facts: &Facts) -> (Outcome, String, Option<&'static str>) {
     let manager = &facts.manager;
     let service = Some("systemd-run --user, with loginctl enable-linger");
+    if !manager.runs && manager.has_elogind {
+        return (Outcome::Perhaps, "elogind runs, whose settings are not read".into(), None);
+    }
     if !manager.runs {
         return (Outcome::Survives, "no systemd here: nobody ends processes at logout".into(), None);
     }
@@ -391,6 +434,7 @@ mod tests {
     use crate::proc::{self, SignalSet};
 
     const HUP: u64 = 1;
+    const TERM: u64 = 1 << 14;
     const PTS: u32 = 0x8803;
 
     /// A process that nothing can harm.
@@ -410,6 +454,7 @@ mod tests {
             leader: None,
             shell: None,
             is_group_stopped: false,
+            is_in_this_namespace: true,
             descriptors: Some(Vec::new()),
             control_group: Some(b"/user.slice/session-2.scope".to_vec()),
             terminals: Vec::new(),
@@ -419,7 +464,7 @@ mod tests {
     }
 
     fn relative(name: &str, hangup: Handling) -> Relative {
-        Relative { pid: Pid::from_raw(50), name: name.into(), hangup }
+        Relative { pid: Pid::from_raw(50), name: name.into(), group: Pid::from_raw(50), hangup }
     }
 
     /// The job of a shell, in the background.
@@ -428,7 +473,8 @@ mod tests {
         facts.stat.session = Pid::from_raw(50);
         facts.stat.terminal = PTS;
         facts.stat.foreground = Pid::from_raw(50);
-        facts.leader = Some(relative(shell, Handling::Caught));
+        let hangup = if shell == "dash" { Handling::Default } else { Handling::Caught };
+        facts.leader = Some(relative(shell, hangup));
         facts.shell = facts.leader.clone();
         facts
     }
@@ -440,6 +486,19 @@ mod tests {
 
     fn stopped(mut facts: Facts) -> Facts {
         facts.is_group_stopped = true;
+        facts
+    }
+
+    /// Of a shell that another shell has started.
+    fn nested(mut facts: Facts) -> Facts {
+        facts.shell = Some(Relative { pid: Pid::from_raw(60), ..relative("bash", Handling::Caught) });
+        facts
+    }
+
+    /// In the process group of a shell that leads the session and runs a script.
+    fn of_script(mut facts: Facts) -> Facts {
+        facts.leader = Some(Relative { group: facts.stat.group, ..relative("dash", Handling::Caught) });
+        facts.shell = None;
         facts
     }
 
@@ -479,7 +538,16 @@ mod tests {
             ("job of bash", job_of("bash"), Perhaps, Perhaps),
             ("job of zsh", job_of("zsh"), Perhaps, Perhaps),
             ("job of fish", job_of("fish"), Perhaps, Perhaps),
-            ("job of an unknown shell", job_of("nu"), Perhaps, Perhaps),
+            ("job of nu", job_of("nu"), Perhaps, Perhaps),
+            ("job of an unknown shell", job_of("mybash"), Perhaps, Perhaps),
+            ("job of ksh", job_of("ksh93"), Perhaps, Perhaps),
+            ("stopped deaf job of bash", stopped(with_signals(job_of("bash"), HUP, 0, 0)), Ends, Ends),
+            ("stopped job deaf to all", stopped(with_signals(job_of("bash"), HUP | TERM, 0, 0)), Survives, Survives),
+            ("stopped job that catches all", stopped(with_signals(job_of("bash"), HUP, TERM, 0)), Perhaps, Perhaps),
+            ("stopped, orphaned already", Facts { shell: None, ..stopped(job_of("bash")) }, Survives, Survives),
+            ("stopped, in a nested shell", stopped(nested(job_of("bash"))), Perhaps, Perhaps),
+            ("foreground of a nested shell", in_foreground(nested(job_of("bash"))), Ends, Perhaps),
+            ("foreground of a script", in_foreground(of_script(job_of("dash"))), Perhaps, Perhaps),
             ("job of dash", job_of("dash"), Survives, Survives),
             ("deaf job of bash", with_signals(job_of("bash"), HUP, 0, 0), Survives, Survives),
             ("catching job of bash", with_signals(job_of("bash"), 0, HUP, 0), Perhaps, Perhaps),
@@ -490,12 +558,19 @@ mod tests {
             (
                 "foreground of a leader that ignores",
                 in_foreground(led_by(job_of("bash"), Some(relative("bash", Handling::Ignored)))),
-                Survives,
+                Perhaps,
                 Ends,
             ),
             (
                 "foreground of a program that catches",
                 in_foreground(led_by(job_of("bash"), Some(relative("make", Handling::Caught)))),
+                Perhaps,
+                Ends,
+            ),
+            ("elsewhere", Facts { is_in_this_namespace: false, ..safe() }, Perhaps, Perhaps),
+            (
+                "foreground of a dash with a trap",
+                in_foreground(led_by(job_of("dash"), Some(relative("dash", Handling::Caught)))),
                 Perhaps,
                 Ends,
             ),
@@ -514,10 +589,15 @@ mod tests {
 
     #[test]
     fn streams_are_judged() {
-        let pipe = |other_end: &[u32]| Target::Pipe { other_end: other_end.to_vec() };
+        let pipe = |other_end: &[u32]| Target::Pipe { other_end: other_end.to_vec(), is_complete: true };
+        let doubtful = |other_end: &[u32]| Target::Pipe { other_end: other_end.to_vec(), is_complete: false };
         for (target, expected) in [
+            (doubtful(&[]), Grade::Unknown),
+            (doubtful(&[PTS]), Grade::Unknown),
+            (doubtful(&[PTS, 0]), Grade::Good),
             (Target::Terminal, Grade::Bad),
             (Target::Other, Grade::Good),
+            (Target::Socket, Grade::Good),
             (pipe(&[]), Grade::Good),
             (pipe(&[0]), Grade::Good),
             (pipe(&[PTS, 0]), Grade::Good),
@@ -526,10 +606,11 @@ mod tests {
             let facts = with_open(safe(), 7, target.clone());
             let (grade, fact) = grade(&facts, "streams");
             assert_eq!(grade, expected, "{target:?}");
-            assert_eq!(fact.starts_with("7 on a "), grade == Grade::Bad, "{fact}");
-            let outcome = if grade == Grade::Bad { Outcome::Perhaps } else { Outcome::Survives };
+            assert_eq!(fact.starts_with("7 on a "), grade != Grade::Good, "{fact}");
+            let outcome = if grade == Grade::Good { Outcome::Survives } else { Outcome::Perhaps };
             assert_eq!(judge(&facts).1.terminal_closing, outcome);
         }
+        assert_eq!(grade(&with_open(safe(), 1, Target::Socket), "streams").0, Grade::Unknown);
         let unreadable = Facts { descriptors: None, ..safe() };
         assert_eq!(grade(&unreadable, "streams").0, Grade::Unknown);
         assert!(!judge(&unreadable).1.survives());
@@ -543,10 +624,11 @@ mod tests {
             (safe(), Grade::Good),
             (job_of("dash"), Grade::Good),
             (on_terminal(0), Grade::Bad),
-            (on_terminal(1), Grade::Unknown),
-            (on_terminal(7), Grade::Good),
-            (with_signals(on_terminal(0), ttin, 0, 0), Grade::Good),
-            (with_signals(on_terminal(2), ttou, 0, 0), Grade::Good),
+            (on_terminal(7), Grade::Bad),
+            (with_signals(on_terminal(0), ttin, 0, 0), Grade::Unknown),
+            (with_signals(on_terminal(0), ttou, ttin, 0), Grade::Good),
+            (with_signals(on_terminal(2), ttin, ttou, 0), Grade::Good),
+            (Facts { shell: None, ..on_terminal(0) }, Grade::Good),
             (in_foreground(on_terminal(0)), Grade::Good),
             (Facts { descriptors: None, ..job_of("dash") }, Grade::Unknown),
         ] {
@@ -572,12 +654,14 @@ mod tests {
     #[test]
     fn logout_is_judged() {
         use Outcome::{Ends, Perhaps, Survives};
-        let manager = |kills, lingers| Manager { runs: true, has_oomd: false, kills_user_processes: kills, lingers };
+        let manager =
+            |kills, lingers| Manager { runs: true, kills_user_processes: kills, lingers, ..Manager::default() };
         let session = b"/user.slice/user-1000.slice/session-2.scope".to_vec();
         let user = b"/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope".to_vec();
         let service = b"/system.slice/cron.service".to_vec();
         for (group, manager, expected) in [
             (Some(session.clone()), Manager::default(), Survives),
+            (Some(session.clone()), Manager { has_elogind: true, ..Manager::default() }, Perhaps),
             (Some(session.clone()), manager(Some(true), None), Ends),
             (Some(session.clone()), manager(Some(false), None), Survives),
             (Some(session), manager(None, Some(true)), Perhaps),

@@ -8,11 +8,15 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::stat::{major, minor};
 use nix::unistd::Pid;
 
-use crate::error::Error;
+use crate::error::{Error, errno};
 use crate::proc::{self, Handling, Stat, Status};
 
 /// All that is known of a process.
@@ -26,10 +30,13 @@ pub struct Facts {
     pub parent: Option<Relative>,
     /// The leader of its session; absent when that has ended.
     pub leader: Option<Relative>,
-    /// The shell whose job it is: its nearest ancestor in the session that is a shell and not in its process group.
+    /// The shell whose job it is: its nearest ancestor in the session of its terminal that is not in its process group.
+    /// Absent where there is none: its group is orphaned, or leads the session.
     pub shell: Option<Relative>,
-    /// Whether a process of its group is stopped, itself included.
+    /// Whether a signal has stopped a process of its group, itself included.
     pub is_group_stopped: bool,
+    /// Whether it is in the PID namespace of the caller, as far as that may be read.
+    pub is_in_this_namespace: bool,
     /// Absent where they may not be read.
     pub descriptors: Option<Vec<Descriptor>>,
     pub control_group: Option<Vec<u8>>,
@@ -45,6 +52,7 @@ pub struct Relative {
     pub pid: Pid,
     /// The name of its program.
     pub name: Vec<u8>,
+    pub group: Pid,
     pub hangup: Handling,
 }
 
@@ -69,10 +77,14 @@ pub struct Descriptor {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Terminal,
-    /// With the controlling terminals of the processes that hold the other end, 0 for none.
     Pipe {
+        /// The controlling terminals of the processes that hold the other end, 0 for none.
         other_end: Vec<u32>,
+        /// Whether all processes could be asked.
+        is_complete: bool,
     },
+    /// Nothing tells who holds the other end.
+    Socket,
     Other,
 }
 
@@ -80,6 +92,8 @@ pub enum Target {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manager {
     pub runs: bool,
+    /// elogind, which has the settings of logind, but none of the rest.
+    pub has_elogind: bool,
     pub has_oomd: bool,
     /// What `KillUserProcesses` in logind.conf means for the user of the process; absent where nothing says.
     pub kills_user_processes: Option<bool>,
@@ -94,9 +108,11 @@ impl Facts {
         let table = read_table()?;
         let stat = table.get(&pid).filter(|stat| !stat.is_dead()).cloned().ok_or_else(gone)?;
         let status = proc::status(pid);
-        let descriptors = list_descriptors(pid);
-        let holders = Holders::find(&table);
+        // A process whose first thread has ended shows none.
+        let descriptors = if stat.state == b'Z' { None } else { list_descriptors(pid) };
         let control_group = proc::control_group(pid);
+        let manager = Manager::of(user_of(control_group.as_deref(), status.as_ref()), &table);
+        let holders = Holders::find(pid, &table, descriptors.as_deref().unwrap_or_default(), manager.has_oomd);
         let is_in_group = |other: &Pid| control_group.is_some() && proc::control_group(*other) == control_group;
         let facts = Self {
             pid,
@@ -106,17 +122,18 @@ impl Facts {
             parent: relative(&table, stat.parent),
             leader: relative(&table, stat.session)
                 .filter(|leader| table.get(&leader.pid).is_some_and(|l| !l.is_dead())),
-            shell: find_shell(&table, pid),
-            is_group_stopped: table.values().any(|other| other.group == stat.group && other.is_stopped()),
+            shell: find_shell(&table, &stat),
+            is_in_this_namespace: is_in_this_namespace(pid),
+            is_group_stopped: table.values().any(|other| other.group == stat.group && other.state == b'T'),
             descriptors: descriptors.map(|list| list.into_iter().map(|open| holders.describe(pid, open)).collect()),
             terminals: holders
                 .masters
                 .iter()
-                .filter(|pid| is_in_group(pid))
-                .filter_map(|pid| relative(&table, *pid))
+                .filter(|master| **master != pid && is_in_group(master))
+                .filter_map(|master| relative(&table, *master))
                 .collect(),
             control_group,
-            manager: Manager::of(status.map(|status| status.user), &table),
+            manager,
             children: children_of(&table, pid),
             stat,
         };
@@ -143,34 +160,41 @@ fn read_table() -> Result<BTreeMap<Pid, Stat>, Error> {
 fn relative(table: &BTreeMap<Pid, Stat>, pid: Pid) -> Option<Relative> {
     let stat = table.get(&pid)?;
     let program = fs::read_link(format!("/proc/{pid}/exe")).ok();
-    let program = program.as_deref().and_then(Path::file_name).map(|name| name.as_bytes().to_owned());
+    let program = program.as_deref().and_then(Path::file_name).map(OsStrExt::as_bytes);
+    // What has been replaced by an update is the same program still: proc_pid_exe(5).
+    let program = program.map(|name| name.strip_suffix(b" (deleted)").unwrap_or(name).to_owned());
     let name = program.unwrap_or_else(|| stat.name.clone());
-    let hangup = proc::status(pid).map_or(Handling::Caught, |status| status.disposition(nix::libc::SIGHUP));
-    Some(Relative { pid, name, hangup })
+    let hangup = proc::status(pid).map_or(Handling::Caught, |status| status.disposition(libc::SIGHUP));
+    Some(Relative { pid, name, group: stat.group, hangup })
 }
 
-/// The shell that has started the job in which `pid` is.
-///
-/// Job control gives each job a process group of its own; a shell in the same group runs a script.
-fn find_shell(table: &BTreeMap<Pid, Stat>, pid: Pid) -> Option<Relative> {
-    let stat = table.get(&pid)?;
+/// Whether `pid` is in the PID namespace of this process. Of processes of others that may not be read.
+fn is_in_this_namespace(pid: Pid) -> bool {
+    let namespace = |name: &str| fs::read_link(format!("/proc/{name}/ns/pid")).ok();
+    namespace(&pid.to_string()).is_none_or(|its| Some(its) == namespace("self"))
+}
+
+/// The shell that has started the job of a process: an ancestor of some process of its group. Job control gives each job
+/// a process group of its own; a shell in the same group runs a script. Without a terminal there is no job control.
+fn find_shell(table: &BTreeMap<Pid, Stat>, stat: &Stat) -> Option<Relative> {
+    if stat.terminal == 0 {
+        return None;
+    }
+    let group = table.values().filter(|member| (member.group, member.session) == (stat.group, stat.session));
+    group.filter(|member| !member.is_dead()).find_map(|member| find_shell_of(table, member))
+}
+
+fn find_shell_of(table: &BTreeMap<Pid, Stat>, stat: &Stat) -> Option<Relative> {
     let mut ancestor = stat.parent;
-    while let Some(parent) = table.get(&ancestor).filter(|parent| parent.session == stat.session) {
+    // The table is no snapshot: bounded, in case it has a circle.
+    for _ in 0..table.len() {
+        let parent = table.get(&ancestor).filter(|parent| parent.session == stat.session && !parent.is_dead())?;
         if parent.group != stat.group {
-            return relative(table, ancestor).filter(|shell| is_shell(&shell.name));
+            return relative(table, ancestor);
         }
         ancestor = parent.parent;
     }
     None
-}
-
-/// Whether this is the name of a shell with job control.
-pub fn is_shell(name: &[u8]) -> bool {
-    let known: [&[u8]; 16] = [
-        b"ash", b"bash", b"busybox", b"csh", b"dash", b"elvish", b"fish", b"ksh", b"ksh93", b"mksh", b"nu", b"sh",
-        b"tcsh", b"xonsh", b"yash", b"zsh",
-    ];
-    known.contains(&name)
 }
 
 fn children_of(table: &BTreeMap<Pid, Stat>, pid: Pid) -> Vec<Child> {
@@ -193,20 +217,24 @@ fn list_descriptors(pid: Pid) -> Option<Vec<(RawFd, PathBuf)>> {
     let mut list = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()? {
         let entry = entry.ok()?;
-        let fd = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        // One that has been closed meanwhile is no descriptor.
-        list.extend(fd.zip(fs::read_link(entry.path()).ok()));
+        match fs::read_link(entry.path()) {
+            Ok(path) => list.push((entry.file_name().to_str()?.parse().ok()?, path)),
+            // It has been closed meanwhile.
+            Err(error) if errno(&error) == Errno::ENOENT => (),
+            Err(_) => return None,
+        }
     }
     list.sort_unstable();
     Some(list)
 }
 
-/// Who holds pipes and pseudo-terminals, as far as that may be read.
+/// Who holds the pipes of a process, and the other sides of pseudo-terminals.
 struct Holders {
     /// By the name that /proc gives a pipe: process, its controlling terminal, and whether it can read and write.
     pipes: BTreeMap<PathBuf, Vec<(Pid, u32, Access)>>,
-    /// The processes that hold the other side of a pseudo-terminal.
     masters: Vec<Pid>,
+    /// Whether all processes could be asked.
+    is_complete: bool,
 }
 
 /// What an end of a pipe is open for.
@@ -217,14 +245,20 @@ struct Access {
 }
 
 impl Holders {
-    fn find(table: &BTreeMap<Pid, Stat>) -> Self {
-        let mut holders = Self { pipes: BTreeMap::new(), masters: Vec::new() };
+    /// Asks all processes about the pipes among `descriptors`, and, if that `matters`, about pseudo-terminals.
+    fn find(pid: Pid, table: &BTreeMap<Pid, Stat>, descriptors: &[(RawFd, PathBuf)], masters_matter: bool) -> Self {
+        let pipes = descriptors.iter().filter(|(fd, path)| is_pipe(pid, *fd, path));
+        let pipes: BTreeMap<_, _> = pipes.map(|(_, path)| (path.clone(), Vec::new())).collect();
+        let mut holders = Self { pipes, masters: Vec::new(), is_complete: true };
+        if holders.pipes.is_empty() && !masters_matter {
+            return holders;
+        }
         for (pid, stat) in table {
-            for (fd, path) in list_descriptors(*pid).unwrap_or_default() {
-                if path.as_os_str().as_bytes().starts_with(b"pipe:[") {
-                    if let Some(access) = read_access(*pid, fd) {
-                        holders.pipes.entry(path).or_default().push((*pid, stat.terminal, access));
-                    }
+            let descriptors = list_descriptors(*pid);
+            holders.is_complete &= descriptors.is_some() || stat.is_dead();
+            for (fd, path) in descriptors.unwrap_or_default() {
+                if let Some(ends) = holders.pipes.get_mut(&path) {
+                    ends.extend(read_access(*pid, fd).map(|access| (*pid, stat.terminal, access)));
                 } else if matches!(path.to_str(), Some("/dev/ptmx" | "/dev/pts/ptmx")) && !holders.masters.contains(pid)
                 {
                     holders.masters.push(*pid);
@@ -240,12 +274,40 @@ impl Holders {
                 let others = ends.iter().filter(|(other, _, access)| {
                     *other != pid && (own.writes && access.reads || own.reads && access.writes)
                 });
-                Target::Pipe { other_end: others.map(|(_, terminal, _)| *terminal).collect() }
+                let other_end = others.map(|(_, terminal, _)| *terminal).collect();
+                Target::Pipe { other_end, is_complete: self.is_complete }
             }
-            _ if is_terminal_path(&path) => Target::Terminal,
+            _ if is_terminal(pid, fd, &path) => Target::Terminal,
+            _ if path.as_os_str().as_bytes().starts_with(b"socket:[") => Target::Socket,
             _ => Target::Other,
         };
         Descriptor { fd, target, path }
+    }
+}
+
+/// Whether a descriptor leads to a pipe, be it one with a name.
+fn is_pipe(pid: Pid, fd: RawFd, path: &Path) -> bool {
+    let is_fifo = || fs::metadata(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    path.as_os_str().as_bytes().starts_with(b"pipe:[") || path.is_absolute() && is_fifo()
+}
+
+/// Whether a descriptor leads to a terminal, gone or not. That is asked of its device, without opening it.
+fn is_terminal(pid: Pid, fd: RawFd, path: &Path) -> bool {
+    match fs::metadata(format!("/proc/{pid}/fd/{fd}")) {
+        Ok(metadata) => metadata.file_type().is_char_device() && is_terminal_device(metadata.rdev()),
+        Err(_) => is_terminal_path(path),
+    }
+}
+
+/// The character devices that are terminals: Documentation/admin-guide/devices.txt of the kernel.
+fn is_terminal_device(device: u64) -> bool {
+    match (major(device), minor(device)) {
+        // ptmx, which is the other side.
+        (5, 2) => false,
+        // Virtual terminals and serial lines; tty and console; pseudo-terminals; USB modems and serial lines; small
+        // computers' serial lines; hypervisor consoles.
+        (4 | 5 | 136..=143 | 166 | 188 | 204 | 229, _) => true,
+        _ => false,
     }
 }
 
@@ -253,11 +315,11 @@ impl Holders {
 fn read_access(pid: Pid, fd: RawFd) -> Option<Access> {
     let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
-    let mode = i32::from_str_radix(flags.trim(), 8).ok()? & nix::libc::O_ACCMODE;
-    Some(Access { reads: mode != nix::libc::O_WRONLY, writes: mode != nix::libc::O_RDONLY })
+    let mode = i32::from_str_radix(flags.trim(), 8).ok()? & libc::O_ACCMODE;
+    Some(Access { reads: mode != libc::O_WRONLY, writes: mode != libc::O_RDONLY })
 }
 
-/// Whether this is the name of a terminal, gone or not: a device of its own, no controller of others.
+/// Whether this is the name of a terminal, where its device may not be asked.
 fn is_terminal_path(path: &Path) -> bool {
     let Some(name) = path.as_os_str().as_bytes().strip_prefix(b"/dev/") else { return false };
     let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
@@ -271,17 +333,30 @@ impl Manager {
     /// What systemd does with the processes of `user`.
     fn of(user: Option<u32>, table: &BTreeMap<Pid, Stat>) -> Self {
         // As sd_booted(3) finds out.
+        let has_elogind = table.values().any(|stat| stat.name.starts_with(b"elogind"));
         if !Path::new("/run/systemd/system").is_dir() {
-            return Self::default();
+            return Self { has_elogind, ..Self::default() };
         }
         let name = user.and_then(name_of_user);
         Self {
             runs: true,
+            has_elogind,
             has_oomd: table.values().any(|stat| stat.name == b"systemd-oomd"),
             kills_user_processes: LogindSettings::read().kills(name.as_deref()),
             lingers: name.map(|name| Path::new("/var/lib/systemd/linger").join(OsString::from_vec(name)).exists()),
         }
     }
+}
+
+/// The user to whom a control group of logind belongs, whatever user a process in it has become; else that of the process.
+fn user_of(control_group: Option<&[u8]>, status: Option<&Status>) -> Option<u32> {
+    let number = |part: &[u8]| {
+        let number = part.strip_prefix(b"user-").and_then(|rest| rest.strip_suffix(b".slice"));
+        let number = number.or_else(|| part.strip_prefix(b"user@").and_then(|rest| rest.strip_suffix(b".service")));
+        str::from_utf8(number?).ok()?.parse().ok()
+    };
+    let of_group = control_group.and_then(|group| group.split(|byte| *byte == b'/').find_map(number));
+    of_group.or_else(|| status.map(|status| status.user))
 }
 
 fn name_of_user(user: u32) -> Option<Vec<u8>> {
@@ -303,7 +378,9 @@ fn parse_user_name(passwd: &[u8], user: u32) -> Option<Vec<u8>> {
 struct LogindSettings {
     kill: Option<bool>,
     only: Vec<Vec<u8>>,
-    exclude: Option<Vec<Vec<u8>>>,
+    exclude: Vec<Vec<u8>>,
+    /// An empty list: whether root is still excluded then, the manual and the program say differently.
+    is_exclude_reset: bool,
 }
 
 impl LogindSettings {
@@ -326,8 +403,9 @@ impl LogindSettings {
         settings
     }
 
-    /// Takes over what a file sets. The main file that distributions ship shows the defaults in comments.
+    /// Takes over what a file sets. The main file, as systemd ships it, shows the defaults in comments and says so.
     fn apply(&mut self, file: &[u8]) {
+        let shows_defaults = file.windows(21).any(|words| words == b"compile time defaults");
         let mut is_login = false;
         for line in file.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
             if line.starts_with(b"[") {
@@ -335,23 +413,42 @@ impl LogindSettings {
             }
             let (line, is_default) = line.strip_prefix(b"#").map_or((line, false), |rest| (rest, true));
             let Some(place) = line.iter().position(|byte| *byte == b'=').filter(|_| is_login) else { continue };
-            let (key, value) = (line.get(..place), line.get(place + 1..).unwrap_or_default().trim_ascii());
-            let users = || value.split(u8::is_ascii_whitespace).filter(|name| !name.is_empty()).map(<[u8]>::to_owned);
-            match (key.map(<[u8]>::trim_ascii), is_default) {
-                (Some(b"KillUserProcesses"), true) => self.kill = self.kill.or(parse_boolean(value)),
-                (Some(b"KillUserProcesses"), false) => self.kill = parse_boolean(value),
-                (Some(b"KillOnlyUsers"), false) => self.only = users().collect(),
-                (Some(b"KillExcludeUsers"), false) => self.exclude = Some(users().collect()),
+            let key = line.get(..place).unwrap_or_default().trim_ascii();
+            let value = line.get(place + 1..).unwrap_or_default().trim_ascii();
+            let users = value.split(u8::is_ascii_whitespace).filter(|name| !name.is_empty()).map(<[u8]>::to_owned);
+            match (key, is_default) {
+                (b"KillUserProcesses", true) if shows_defaults => self.kill = self.kill.or(parse_boolean(value)),
+                // A line that makes no sense is passed over.
+                (b"KillUserProcesses", false) => self.kill = parse_boolean(value).or(self.kill),
+                (b"KillOnlyUsers", false) if value.is_empty() => self.only.clear(),
+                (b"KillOnlyUsers", false) => self.only.extend(users),
+                (b"KillExcludeUsers", false) if value.is_empty() => {
+                    self.exclude.clear();
+                    self.is_exclude_reset = true;
+                }
+                (b"KillExcludeUsers", false) => self.exclude.extend(users),
                 _ => (),
             }
         }
     }
 
-    /// Whether the processes of a session of this user end with it; `None` where nothing says.
+    /// Whether the processes of a session of this user end with it; `None` where nothing says. Who is excluded is not
+    /// asked about further, and a list of those who are meant decides alone.
     fn kills(&self, user: Option<&[u8]>) -> Option<bool> {
-        let lists = |names: &[Vec<u8>]| user.is_some_and(|user| names.iter().any(|name| name == user));
-        let is_excluded = self.exclude.as_deref().map_or(user == Some(b"root"), lists);
-        Some(self.kill? && !is_excluded && (self.only.is_empty() || lists(&self.only)))
+        let Some(user) = user else {
+            // Of whom no name is known, only that can be said which holds for all.
+            return self.kill.filter(|_| self.only.is_empty() && (self.exclude.is_empty() || self.kill == Some(false)));
+        };
+        let lists = |names: &[Vec<u8>]| names.iter().any(|name| name == user);
+        if lists(&self.exclude) || user == b"root" && !self.is_exclude_reset {
+            Some(false)
+        } else if user == b"root" {
+            None
+        } else if self.only.is_empty() {
+            self.kill
+        } else {
+            Some(lists(&self.only))
+        }
     }
 }
 
@@ -366,7 +463,10 @@ fn parse_boolean(value: &[u8]) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::stat::makedev;
+
     use super::*;
+    use crate::proc::SignalSet;
 
     #[test]
     fn terminals_are_known_by_name() {
@@ -397,9 +497,14 @@ mod tests {
         };
         for (files, kills) in [
             (&[][..], None),
-            (&["[Login]\n#KillUserProcesses=no\n"], Some(false)),
-            (&["[Login]\n#KillUserProcesses=yes\n"], Some(true)),
-            (&["[Login]\n#KillUserProcesses=no\nKillUserProcesses = yes\n"], Some(true)),
+            (&["# show the compile time defaults.\n[Login]\n#KillUserProcesses=no\n"], Some(false)),
+            (&["# show the compile time defaults.\n[Login]\n#KillUserProcesses=yes\n"], Some(true)),
+            (&["[Login]\n#KillUserProcesses=yes\n"], None),
+            (&["# compile time defaults\n[Login]\n#KillUserProcesses=no\nKillUserProcesses = yes\n"], Some(true)),
+            (&["[Login]\nKillUserProcesses=yes\nKillUserProcesses=perhaps\n"], Some(true)),
+            (&["[Login]\nKillUserProcesses=no\nKillOnlyUsers=jo\n"], Some(true)),
+            (&["[Login]\nKillOnlyUsers=jo\n", "[Login]\nKillOnlyUsers=ann\n"], Some(true)),
+            (&["[Login]\nKillUserProcesses=no\nKillOnlyUsers=jo\nKillOnlyUsers=\n"], Some(false)),
             (&["[Other]\nKillUserProcesses=yes\n"], None),
             (&["[Login]\nKillUserProcesses=yes", "[Login]\nKillUserProcesses=off"], Some(false)),
             (&["[Login]\nKillUserProcesses=1\nKillExcludeUsers=ann jo"], Some(false)),
@@ -411,5 +516,33 @@ mod tests {
         }
         let yes = settings(&["[Login]\nKillUserProcesses=yes"]);
         assert_eq!((yes.kills(Some(b"root")), yes.kills(None)), (Some(false), Some(true)));
+        let other = settings(&["[Login]\nKillUserProcesses=yes\nKillExcludeUsers=ann"]);
+        assert_eq!((other.kills(Some(b"root")), other.kills(None)), (Some(false), None));
+        let reset = settings(&["[Login]\nKillUserProcesses=yes\nKillExcludeUsers="]);
+        assert_eq!(reset.kills(Some(b"root")), None);
+    }
+
+    #[test]
+    fn user_is_that_of_the_login() {
+        let status =
+            Status { user: 0, umask: None, blocked: SignalSet(0), ignored: SignalSet(0), caught: SignalSet(0) };
+        for (group, user) in [
+            (Some(&b"/user.slice/user-1000.slice/session-2.scope"[..]), Some(1000)),
+            (Some(b"/user.slice/user@1001.service/app.slice"), Some(1001)),
+            (Some(b"/system.slice/cron.service"), Some(0)),
+            (None, Some(0)),
+        ] {
+            assert_eq!(user_of(group, Some(&status)), user);
+        }
+    }
+
+    #[test]
+    fn terminals_are_known_by_device() {
+        for (major, minor) in [(136, 3), (4, 1), (4, 64), (5, 0), (5, 1), (188, 0), (204, 64)] {
+            assert!(is_terminal_device(makedev(major, minor)), "{major}:{minor}");
+        }
+        for (major, minor) in [(1, 3), (5, 2), (10, 200)] {
+            assert!(!is_terminal_device(makedev(major, minor)), "{major}:{minor}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::unistd::Pid;
 use nu_ansi_term::{Color, Style};
@@ -12,7 +13,7 @@ use crate::check::{Finding, Grade, Outcome, Verdict, judge, signal_names};
 use crate::error::{Error, FAILED, escape, quote};
 use crate::facts::{Child, Descriptor, Facts, Relative, Target};
 use crate::job::{Choice, ELSEWHERE, Jobs, State, parse_pid};
-use crate::proc::{self, SignalSet, terminal_name};
+use crate::proc::{Handling, SignalSet, terminal_name};
 use crate::record::{Text, to_line};
 use crate::session;
 use crate::table::wrap;
@@ -52,17 +53,14 @@ pub fn check(wanted: &[OsString], json: bool, ui: &Ui) -> Result<u8, Error> {
 
 /// Any process, or a job by its name.
 fn find(wanted: &OsStr, ui: &Ui) -> Result<Pid, Error> {
-    let pid = parse_pid(wanted);
-    if let Some(pid) = pid.filter(|pid| proc::is_alive(*pid)) {
+    if let Some(pid) = parse_pid(wanted) {
         return Ok(pid);
     }
-    let job = Jobs::find_for(wanted, ui).and_then(|jobs| jobs.choose(wanted, Choice::Newest));
-    match (job, pid) {
-        (Ok(job), _) if job.state == State::Elsewhere => Err(job.error("check", ELSEWHERE)),
-        (Ok(job), _) if job.state == State::Ended => Err(job.error("check", "it has ended")),
-        (Ok(job), _) => Ok(job.pid()),
-        (Err(_), Some(pid)) => Err(Error::NoSuchProcess { pid }),
-        (Err(error), None) => Err(error),
+    let job = Jobs::find_for(wanted, ui)?.choose(wanted, Choice::Newest)?;
+    match job.state {
+        State::Elsewhere => Err(job.error("check", ELSEWHERE)),
+        State::Ended => Err(job.error("check", "it has ended")),
+        State::Running | State::Stopped => Ok(job.pid()),
     }
 }
 
@@ -82,7 +80,7 @@ impl Report<'_> {
     fn for_people(&self, ui: &Ui) -> String {
         let stdout = io::stdout();
         let has_colour = stdout.is_terminal() && wants_colour();
-        let width = session::columns(stdout.as_fd()).map_or(WIDTH, |columns| columns.clamp(40, WIDTH));
+        let width = session::columns(stdout.as_fd()).map_or(WIDTH, |columns| columns.clamp(30, WIDTH));
         let paint = |style: Style, text: &str| {
             if has_colour { style.paint(text).to_string() } else { text.to_owned() }
         };
@@ -104,7 +102,8 @@ impl Report<'_> {
             let lines = in_column(&title, &format!("{}{remedy}", finding.fact), width);
             text += &lines.replacen(mark, &paint(style, mark), 1);
         }
-        text + &paint(Style::new().bold(), &self.verdict.sentence()) + "\n"
+        let sentence = wrap(&self.verdict.sentence(), width).join("\n");
+        text + &paint(Style::new().bold(), &sentence) + "\n"
     }
 }
 
@@ -117,7 +116,6 @@ fn in_column(title: &str, value: &str, width: usize) -> String {
 
 /// The name of the process, as it calls itself.
 fn name(facts: &Facts) -> OsString {
-    use std::os::unix::ffi::OsStringExt;
     OsString::from_vec(facts.stat.name.clone())
 }
 
@@ -127,7 +125,7 @@ fn raw_facts(facts: &Facts) -> Vec<(&'static str, String)> {
         ("PID", facts.pid.to_string()),
         ("PPID", facts.parent.as_ref().map_or(stat.parent.to_string(), with_name)),
         ("PGID", stat.group.to_string()),
-        ("SID", facts.leader.as_ref().map_or(format!("{} (ended)", stat.session), with_name)),
+        ("SID", facts.leader.as_ref().map_or(format!("{} (not to be seen)", stat.session), with_name)),
         ("TTY", if stat.terminal == 0 { "none".into() } else { terminal_name(stat.terminal) }),
         ("TPGID", if stat.terminal == 0 { "none".into() } else { stat.foreground.to_string() }),
         ("STATE", char::from(stat.state).to_string()),
@@ -220,6 +218,7 @@ impl Serialize for Facts {
         map.serialize_entry("parent", &self.parent)?;
         map.serialize_entry("session_leader", &self.leader)?;
         map.serialize_entry("shell", &self.shell)?;
+        map.serialize_entry("is_in_this_pid_namespace", &self.is_in_this_namespace)?;
         map.serialize_entry("is_group_stopped", &self.is_group_stopped)?;
         let status = self.status.as_ref();
         let numbers = |set: SignalSet| set.numbers().collect::<Vec<_>>();
@@ -230,8 +229,11 @@ impl Serialize for Facts {
         map.serialize_entry("umask", &status.and_then(|status| status.umask))?;
         map.serialize_entry("cwd", &self.directory.as_ref().map(|path| Text::from(path.as_os_str())))?;
         map.serialize_entry("descriptors", &self.descriptors)?;
-        map.serialize_entry("cgroup", &self.control_group.as_ref().map(|group| escape(group, "")))?;
+        map.serialize_entry("cgroup", &self.control_group.as_ref().map(|group| Text::from(OsStr::from_bytes(group))))?;
         map.serialize_entry("terminals_in_cgroup", &self.terminals)?;
+        map.serialize_entry("start_time", &stat.start_time)?;
+        map.serialize_entry("threads", &stat.threads)?;
+        map.serialize_entry("elogind_runs", &self.manager.has_elogind)?;
         map.serialize_entry("systemd_runs", &self.manager.runs)?;
         map.serialize_entry("systemd_oomd_runs", &self.manager.has_oomd)?;
         map.serialize_entry("kill_user_processes", &self.manager.kills_user_processes)?;
@@ -245,7 +247,13 @@ impl Serialize for Relative {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("pid", &self.pid.as_raw())?;
-        map.serialize_entry("name", &escape(&self.name, ""))?;
+        map.serialize_entry("name", &Text::from(OsStr::from_bytes(&self.name)))?;
+        let hangup = match self.hangup {
+            Handling::Default => "default",
+            Handling::Ignored => "ignored",
+            Handling::Caught => "caught",
+        };
+        map.serialize_entry("sighup", hangup)?;
         map.end()
     }
 }
@@ -265,6 +273,11 @@ impl Serialize for Descriptor {
         map.serialize_entry("fd", &self.fd)?;
         map.serialize_entry("path", &Text::from(self.path.as_os_str()))?;
         map.serialize_entry("is_terminal", &(self.target == Target::Terminal))?;
+        if let Target::Pipe { other_end, is_complete } = &self.target {
+            let terminals = other_end.iter().map(|terminal| (*terminal != 0).then(|| terminal_name(*terminal)));
+            map.serialize_entry("other_end_terminals", &terminals.collect::<Vec<_>>())?;
+            map.serialize_entry("is_other_end_complete", is_complete)?;
+        }
         map.end()
     }
 }

@@ -157,6 +157,7 @@ fn assert_predictions_come_true(shell: &str, program: &[&str]) {
             assert_came_true(outcome, process, &format!("{what} / {event:?}"));
         }
     }
+    assert_stopped_and_deaf(shell, program);
     for event in [Event::Close, Event::Kill] {
         // One that is stopped, and one in the foreground, each in a terminal of its own.
         for (name, key) in [("stopped", "\x1a"), ("foreground", "")] {
@@ -170,6 +171,106 @@ fn assert_predictions_come_true(shell: &str, program: &[&str]) {
             scene.let_happen(event);
             assert_came_true("ends", &process, &what);
         }
+    }
+}
+
+/// One that is stopped and ignores SIGHUP: bash ends it with SIGTERM, the others do not.
+#[track_caller]
+fn assert_stopped_and_deaf(shell: &str, program: &[&str]) {
+    for event in [Event::Close, Event::Exit] {
+        let mut scene = Scene::open(program);
+        let line = if shell == "fish" {
+            "sh -c \"trap '' HUP; exec {} < /dev/null > /dev/null 2>&1\""
+        } else {
+            "(trap '' HUP; exec {} < /dev/null > /dev/null 2>&1)"
+        };
+        let process = scene.start("stopped and deaf", line);
+        eventually(|| scene.terminal.foreground() == process.group());
+        scene.terminal.press("\x1a");
+        eventually(|| process.is_stopped() && scene.terminal.foreground() != process.group());
+        let (closing, exit) = predict(&scene.sandbox, &process);
+        let expected = if shell == "bash" { "ends" } else { "survives" };
+        assert_eq!((closing.as_str(), exit.as_str()), (expected, expected), "{shell}");
+        scene.let_happen(event);
+        if expected == "ends" {
+            assert_came_true("ends", &process, shell);
+        } else {
+            process.signal(Signal::SIGCONT);
+            assert_came_true("survives", &process, shell);
+        }
+    }
+}
+
+#[test]
+fn predictions_in_odd_situations_come_true() {
+    if !["bash", "dash", "perl"].into_iter().all(is_installed) {
+        return;
+    }
+    let bash: &[&str] = &["bash", "--norc", "--noprofile", "-i"];
+    let replaced: &[&str] = &["bash", "-c", "cp $(command -v bash) mine; exec ./mine --norc --noprofile -i"];
+    for (name, program, line, expected) in [
+        // Its parent has ended, but not its job.
+        ("orphan in a job", bash, format!("{{ {{}} {QUIET} & }} | sleep 60 &"), "perhaps"),
+        ("stopped orphan", bash, format!("({{}} {QUIET} &); sleep 0.2; pkill -STOP -f 'program plai[n]'"), "survives"),
+        ("fifo", &["dash", "-i"], "mkfifo f; {} < f > /dev/null 2>&1 & exec 3> f".to_owned(), "perhaps"),
+        ("replaced shell", replaced, format!("rm -f mine; {{}} {QUIET} &"), "perhaps"),
+    ] {
+        let mut scene = Scene::open(program);
+        let process = scene.start(name, &line);
+        await_result(|| {
+            let (closing, exit) = predict(&scene.sandbox, &process);
+            let is_expected = (closing.as_str(), exit.as_str()) == (expected, expected);
+            if is_expected { Ok(()) } else { Err(format!("{name}: {closing}, {exit}")) }
+        });
+        scene.let_happen(Event::Close);
+        if expected == "survives" {
+            process.signal(Signal::SIGCONT);
+        }
+        assert_came_true(expected, &process, name);
+    }
+}
+
+#[test]
+fn child_of_a_script_that_traps_hangups_is_not_said_to_end() {
+    if !is_installed("perl") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let program = sandbox.script("program", PROGRAM);
+    let file = sandbox.path("child.pid");
+    let script = format!("trap : HUP; {} plain {} {QUIET}; :", program.display(), file.display());
+    let mut terminal = Terminal::open_with(&sandbox, &["dash", "-c", &script]);
+    let process = process_named_in(&file);
+    assert_eq!(predict(&sandbox, &process).0, "perhaps");
+    terminal.hang_up();
+    // The script waits for it.
+    assert_came_true("survives", &process, "child of a script");
+}
+
+#[test]
+fn exit_of_a_nested_shell_is_not_that_of_the_leader() {
+    if !is_installed("perl") {
+        return;
+    }
+    let mut scene = Scene::open(&["bash", "--norc", "--noprofile", "-i"]);
+    let inner = scene.sandbox.path("inner.pid");
+    let nested = scene.terminal.start(
+        &format!("bash --norc --noprofile -i -c 'echo $$ > {0}; exec bash --norc --noprofile -i'", inner.display()),
+        &inner,
+    );
+    let process = scene.start("foreground", &format!("{{}} {QUIET}"));
+    eventually(|| scene.terminal.foreground() == process.group());
+    assert_eq!(predict(&scene.sandbox, &process), ("ends".into(), "perhaps".into()));
+    nested.signal(Signal::SIGKILL);
+    eventually(|| nested.is_dead());
+    assert_came_true("survives", &process, "it is no leader");
+    // And bash with huponexit, which nobody can see, does end its jobs: "perhaps" is no empty word.
+    for (option, lives) in [("-u", true), ("-s", false)] {
+        let mut scene = Scene::open(&["bash", "--noprofile", "--login", "-i"]);
+        let process = scene.start("job", &format!("shopt {option} huponexit; {{}} {QUIET} &"));
+        assert_eq!(predict(&scene.sandbox, &process).1, "perhaps");
+        scene.let_happen(Event::Exit);
+        assert_came_true(if lives { "survives" } else { "ends" }, &process, option);
     }
 }
 
