@@ -65,9 +65,9 @@ their reader would wait for COMMAND. Files stay. -i, -o and -e say otherwise.
 DURATION is 500ms, 2s, 1m30s or 7d; a bare number counts seconds. JOB is the PID
 or the name of what detach has started.
 
-Exit status: 0 started, or done; 1 --check: it would not; 125 detach failed; 126 COMMAND cannot be run;
-127 it was not found. With --wait, --join, or when COMMAND ends while it is
-watched: its status, or 128+N for signal N.
+Exit status: 0 started, or done; 1 --check: it would not survive; 125 detach
+failed; 126 COMMAND cannot be run; 127 it was not found. With --wait, --join, or
+when COMMAND ends while it is watched: its status, or 128+N for signal N.
 
 Examples: detach clion                   a window that outlives its terminal
           detach -o build.log make -j8   output to a file
