@@ -107,12 +107,13 @@ impl Scene {
         Self { sandbox, terminal }
     }
 
-    /// Starts the program as `line` says.
+    /// Starts the program as `line` says, where `{}` stands for it and `{file}` for the file with its PID.
     fn start(&mut self, name: &str, line: &str) -> Process {
         let file = self.sandbox.path(&format!("{}.pid", name.replace([' ', '&'], "_")));
         let program = self.sandbox.path("work/program");
         let command = |kind: &str| format!("{} {kind} {}", program.display(), file.display());
         let line = line.replace("{catcher}", &command("catcher")).replace("{}", &command("plain"));
+        let line = line.replace("{file}", &file.display().to_string());
         self.terminal.start(&line, &file)
     }
 
@@ -211,7 +212,12 @@ fn predictions_in_odd_situations_come_true() {
     for (name, program, line, expected) in [
         // Its parent has ended, but not its job.
         ("orphan in a job", bash, format!("{{ {{}} {QUIET} & }} | sleep 60 &"), "perhaps"),
-        ("stopped orphan", bash, format!("({{}} {QUIET} &); sleep 0.2; pkill -STOP -f 'program plai[n]'"), "survives"),
+        (
+            "stopped orphan",
+            bash,
+            format!("({{}} {QUIET} &); until kill -STOP $(cat {{file}}); do sleep 0.1; done"),
+            "survives",
+        ),
         ("fifo", &["dash", "-i"], "mkfifo f; {} < f > /dev/null 2>&1 & exec 3> f".to_owned(), "perhaps"),
         ("replaced shell", replaced, format!("rm -f mine; {{}} {QUIET} &"), "perhaps"),
     ] {
