@@ -430,7 +430,8 @@ mod tests {
     use nix::unistd::Pid;
 
     use super::*;
-    use crate::facts::{Child, Manager};
+    use crate::facts::Child;
+    use crate::logind::Manager;
     use crate::proc::{self, SignalSet};
 
     const HUP: u64 = 1;

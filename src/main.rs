@@ -12,6 +12,7 @@ mod job;
 mod join;
 mod launch;
 mod list;
+mod logind;
 mod notify;
 mod output;
 mod pidfd;

@@ -1,8 +1,8 @@
 //! `--prune`: removes the records and the logs of jobs that have ended, and what starts that were killed have left.
 //! Nothing else in this program deletes anything.
 //!
-//! Whose file it is, is asked before each removal: a log that a living job uses stays, whatever its name is, and a file
-//! that the user has named is not in this directory.
+//! Whose file it is, is asked before each removal: a log that a living job uses stays, whatever its name is, and so does
+//! the record of a job whose output goes to a file in this directory that the user has named.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
