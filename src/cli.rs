@@ -176,7 +176,7 @@ pub fn parse() -> Result<(Action, Verbosity), Error> {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 // To clap, a JOB that may stand elsewhere is one that may be missing.
                 let text = error.render().to_string().replace("--log [<JOB>...]", "--log <JOB>     ");
-                let text = text.replace("[<JOB>...]", "<JOB>...  ").replace("[<PID>...]", "[PID|JOB] ");
+                let text = text.replace("[<JOB>...]", "<JOB>...  ").replace("[<PID>...]  ", "[PID|JOB]...");
                 Ok((Action::Print(text), Verbosity::Normal))
             }
             _ => Err(explain(&error)),
@@ -265,8 +265,7 @@ fn modes_of(option: &str) -> &'static [&'static str] {
 fn mean_start(typed: &mut ArgMatches) -> Result<Start, Error> {
     let command: Vec<OsString> = typed.remove_many("command").unwrap_or_default().collect();
     let Some(first) = command.first() else {
-        let sentence = "cannot start anything: no COMMAND is given".to_owned();
-        return Err(Error::Usage { sentence, hint: Some(SEE_HELP.into()) });
+        return Err(usage("cannot start anything: no COMMAND is given".into()));
     };
     let name: OsString = match typed.remove_one("name") {
         Some(name) => check_name(name)?,
