@@ -9,8 +9,7 @@ use nix::libc;
 
 use crate::error::escape;
 use crate::facts::{Descriptor, Facts, Relative, Target};
-use crate::human::signal_name;
-use crate::proc::{Handling, Status, terminal_name};
+use crate::proc::{Handling, terminal_name};
 
 /// Whether the process outlives an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,21 +89,25 @@ fn in_namespace(facts: &Facts, judged: (Outcome, String)) -> (Outcome, String) {
     }
 }
 
-fn status_of(facts: &Facts, signal: i32) -> Handling {
-    facts.status.as_ref().map_or(Handling::Caught, |status: &Status| status.disposition(signal))
+fn handling_of(facts: &Facts, signal: i32) -> Handling {
+    facts.status.as_ref().map_or(Handling::Caught, |status| status.disposition(signal))
 }
 
-/// What SIGHUP does to the process.
-fn on_hangup(facts: &Facts) -> Outcome {
-    match status_of(facts, libc::SIGHUP) {
+/// What a signal, when it is sent, does to the process.
+fn on_signal(facts: &Facts, signal: i32) -> Outcome {
+    match handling_of(facts, signal) {
         Handling::Ignored => Outcome::Survives,
         Handling::Caught => Outcome::Perhaps,
         Handling::Default => Outcome::Ends,
     }
 }
 
+fn on_hangup(facts: &Facts) -> Outcome {
+    on_signal(facts, libc::SIGHUP)
+}
+
 fn describe_hangup(facts: &Facts) -> &'static str {
-    match status_of(facts, libc::SIGHUP) {
+    match handling_of(facts, libc::SIGHUP) {
         Handling::Ignored => "which it ignores",
         Handling::Caught => "which it catches",
         Handling::Default => "which ends it",
@@ -141,11 +144,7 @@ fn on_orphaning(facts: &Facts, shell: &Relative) -> (Outcome, String) {
         describe_hangup(facts)
     );
     if shell.name == b"bash" && outcome == Outcome::Survives {
-        outcome = match status_of(facts, libc::SIGTERM) {
-            Handling::Default => Outcome::Ends,
-            Handling::Caught => Outcome::Perhaps,
-            Handling::Ignored => Outcome::Survives,
-        };
+        outcome = on_signal(facts, libc::SIGTERM);
         fact += ", and bash sends it SIGTERM";
     }
     (if shell.pid == facts.stat.session { outcome } else { outcome.min(Outcome::Perhaps) }, fact)
@@ -232,7 +231,7 @@ fn look_at_keys(facts: &Facts) -> Finding {
         finding(Grade::Good, "it is in the background: keys go to the foreground process group".into())
     } else {
         let of = |wanted| {
-            let keys = keys.iter().filter(|(signal, _)| status_of(facts, *signal) == wanted).map(|(_, key)| *key);
+            let keys = keys.iter().filter(|(signal, _)| handling_of(facts, *signal) == wanted).map(|(_, key)| *key);
             keys.collect::<Vec<_>>().join(", ")
         };
         match (of(Handling::Default), of(Handling::Caught)) {
@@ -303,7 +302,7 @@ fn look_at_background(facts: &Facts) -> Finding {
         Finding { hazard, title, grade, fact: fact.into(), remedy: None }
     };
     let has_terminal = !facts.descriptors_on(|target| *target == Target::Terminal).is_empty();
-    let stops = |signal| status_of(facts, signal) == Handling::Default;
+    let stops = |signal| handling_of(facts, signal) == Handling::Default;
     if facts.stat.terminal == 0 {
         finding(Grade::Good, "without a controlling terminal, neither SIGTTIN nor SIGTTOU stops it")
     } else if is_in_foreground(facts) {
@@ -385,7 +384,7 @@ fn look_at_children(facts: &Facts) -> Finding {
         let plural = if zombies == 1 { "zombie" } else { "zombies" };
         return finding(Grade::Bad, format!("{zombies} {plural}: children that it has not waited for"), None);
     }
-    match status_of(facts, libc::SIGCHLD) {
+    match handling_of(facts, libc::SIGCHLD) {
         Handling::Ignored => {
             let fact = format!("{living}; it ignores SIGCHLD, so it may not learn how they end");
             finding(Grade::Bad, fact, Some("--sigchld default"))
@@ -418,11 +417,6 @@ impl Verdict {
     }
 }
 
-/// The signals of a set, by name.
-pub fn signal_names(set: crate::proc::SignalSet) -> String {
-    set.numbers().map(signal_name).collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -432,7 +426,7 @@ mod tests {
     use super::*;
     use crate::facts::Child;
     use crate::logind::Manager;
-    use crate::proc::{self, SignalSet};
+    use crate::proc::{self, SignalSet, Status};
 
     const HUP: u64 = 1;
     const TERM: u64 = 1 << 14;

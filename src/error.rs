@@ -72,6 +72,11 @@ impl Error {
         Self::Path { verb, path: path.into(), reason: reason(errno) }
     }
 
+    /// /proc does not tell what it should.
+    pub fn proc(errno: Errno) -> Self {
+        Self::path("read", "/proc", errno)
+    }
+
     /// What was asked for could not be written.
     pub fn stdout(error: &std::io::Error) -> Self {
         Self::path("write to", "stdout", errno(error))

@@ -137,12 +137,7 @@ impl Facts {
 }
 
 fn read_table() -> Result<BTreeMap<Pid, Stat>, Error> {
-    let failed = |errno| Error::path("read", "/proc", errno);
-    let mut table = BTreeMap::new();
-    for pid in proc::all_pids().map_err(failed)? {
-        table.extend(proc::stat(pid).map_err(failed)?.map(|stat| (pid, stat)));
-    }
-    Ok(table)
+    proc::processes().and_then(Iterator::collect).map_err(Error::proc)
 }
 
 fn relative(table: &BTreeMap<Pid, Stat>, pid: Pid) -> Option<Relative> {
@@ -257,17 +252,18 @@ impl Holders {
     }
 
     fn describe(&self, pid: Pid, (fd, path): (RawFd, PathBuf)) -> Descriptor {
-        let target = match (self.pipes.get(&path), read_access(pid, fd)) {
-            (Some(ends), Some(own)) => {
+        let pipe = self.pipes.get(&path).and_then(|ends| Some((ends, read_access(pid, fd)?)));
+        let target = match pipe {
+            Some((ends, own)) => {
                 let others = ends.iter().filter(|(other, _, access)| {
                     *other != pid && (own.writes && access.reads || own.reads && access.writes)
                 });
                 let other_end = others.map(|(_, terminal, _)| *terminal).collect();
                 Target::Pipe { other_end, is_complete: self.is_complete }
             }
-            _ if is_terminal(pid, fd, &path) => Target::Terminal,
-            _ if path.as_os_str().as_bytes().starts_with(b"socket:[") => Target::Socket,
-            _ => Target::Other,
+            None if is_terminal(pid, fd, &path) => Target::Terminal,
+            None if path.as_os_str().as_bytes().starts_with(b"socket:[") => Target::Socket,
+            None => Target::Other,
         };
         Descriptor { fd, target, path }
     }

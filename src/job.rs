@@ -12,7 +12,7 @@ use nix::unistd::{Pid, gethostname};
 
 use crate::error::{Error, escape, quote};
 use crate::proc::{self, Identity};
-use crate::record::{Record, Text};
+use crate::record::{Destination, Record, Text};
 use crate::state::{Listing, StateDirectory, record_name};
 use crate::table::cut;
 use crate::ui::Ui;
@@ -104,19 +104,18 @@ impl<'a> Jobs<'a> {
             ui.warn(unreadable(&directory, name, "this is not the name of a record"));
         }
         let records = std::mem::take(&mut files.records);
-        let failed = |errno| Error::path("read", "/proc", errno);
         let mut jobs = Self {
             directory,
             living: Vec::new(),
             ended: Vec::new(),
             files,
             unreadable: RefCell::default(),
-            boot_id: proc::boot_id().map_err(failed)?,
-            pid_namespace: proc::pid_namespace().map_err(failed)?,
+            boot_id: proc::boot_id().map_err(Error::proc)?,
+            pid_namespace: proc::pid_namespace().map_err(Error::proc)?,
             host: gethostname().unwrap_or_default(),
             ui,
         };
-        let pids: HashSet<Pid> = proc::all_pids().map_err(failed)?.into_iter().collect();
+        let pids: HashSet<Pid> = proc::all_pids().map_err(Error::proc)?.into_iter().collect();
         for identity in records {
             match if pids.contains(&identity.pid) { jobs.state_of(&identity)? } else { State::Ended } {
                 State::Ended => jobs.ended.push(identity),
@@ -131,13 +130,20 @@ impl<'a> Jobs<'a> {
         Self::find(ui)?.ok_or_else(|| no_job(wanted))
     }
 
+    /// The jobs that all of `wanted` mean, to do something with them.
+    pub fn choose_all(wanted: &[OsString], verb: &'static str, ui: &'a Ui) -> Result<(Self, Vec<Job>), Error> {
+        let jobs = Self::find_for(wanted.first().map_or(OsStr::new(""), OsString::as_os_str), ui)?;
+        let chosen = wanted.iter().map(|job| jobs.choose(job, Choice::Only(verb))).collect::<Result<_, _>>()?;
+        Ok((jobs, chosen))
+    }
+
     /// What has become of a process. Its PID alone says nothing: that may be another one's by now, or have been one's
     /// before a reboot.
     fn state_of(&self, identity: &Identity) -> Result<State, Error> {
         if !self.is_of_this_boot(identity) {
             return Ok(State::Ended);
         }
-        let stat = proc::stat(identity.pid).map_err(|errno| Error::path("read", "/proc", errno))?;
+        let stat = proc::stat(identity.pid).map_err(Error::proc)?;
         Ok(match stat.filter(|stat| stat.start_time == identity.start_time) {
             Some(stat) if stat.is_stopped() => State::Stopped,
             Some(stat) if !stat.is_dead() => State::Running,
@@ -184,6 +190,12 @@ impl<'a> Jobs<'a> {
     /// The processes whose records could not be read so far.
     pub fn unreadable(&self) -> Vec<Pid> {
         self.unreadable.borrow().clone()
+    }
+
+    /// The names, in this directory, of the files that its output goes to and that are wanted.
+    pub fn files_of(&self, job: &Job, is_wanted: fn(&Destination) -> bool) -> Vec<OsString> {
+        let wanted = job.record.output().into_iter().filter(|output| is_wanted(output));
+        wanted.filter_map(|output| Some(self.directory.name_of(output.as_path()?)?.to_owned())).collect()
     }
 
     /// Whether the record may get the end of the job yet.

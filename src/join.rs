@@ -7,7 +7,7 @@ use std::ffi::OsString;
 
 use crate::error::{Error, reason};
 use crate::human::{describe_end, exit_status, show_duration};
-use crate::job::{Choice, ELSEWHERE, Job, Jobs, State};
+use crate::job::{ELSEWHERE, Job, Jobs, State};
 use crate::pidfd::Held;
 use crate::record::End;
 use crate::ui::Ui;
@@ -16,8 +16,7 @@ const VERB: &str = "wait for";
 
 /// Waits for all of `wanted`. Returns the exit status of the last one, or 0 where that is not known.
 pub fn join(wanted: &[OsString], ui: &Ui) -> Result<u8, Error> {
-    let jobs = Jobs::find_for(wanted.first().map_or("".as_ref(), OsString::as_os_str), ui)?;
-    let chosen: Vec<Job> = wanted.iter().map(|job| jobs.choose(job, Choice::Only(VERB))).collect::<Result<_, _>>()?;
+    let (jobs, chosen) = Jobs::choose_all(wanted, VERB, ui)?;
     let mut status = 0;
     for job in chosen {
         status = if let Some(end) = wait_for_end(&jobs, &job)? {

@@ -18,7 +18,6 @@ use crate::human::{show_day, show_lifetime, show_size, show_time, signal_name};
 use crate::job::{Job, Jobs, State};
 use crate::record::{now_in_ms, to_line};
 use crate::session;
-use crate::state::StateDirectory;
 use crate::table::{Cell, Column, in_columns, with_tabs};
 use crate::ui::{Ui, wants_colour, write_data};
 
@@ -55,7 +54,7 @@ pub fn list(all: bool, json: bool, ui: &Ui) -> Result<(), Error> {
     if !all && jobs.ended.len() > ENDED_SHOWN {
         ui.note(format!("{} more have ended: detach --list --all", jobs.ended.len() - ENDED_SHOWN));
     }
-    let held = size_of_ended(&jobs.directory, &jobs.files.logs, &shown);
+    let held = size_of_ended(&jobs, &shown);
     if held > MUCH {
         let held = show_size(held);
         ui.note(format!("the logs of jobs that have ended take {held}: detach --prune=7d keeps the last week"));
@@ -64,11 +63,11 @@ pub fn list(all: bool, json: bool, ui: &Ui) -> Result<(), Error> {
 }
 
 /// The room that all logs take, but for those of `shown` that are in use.
-fn size_of_ended(directory: &StateDirectory, logs: &[OsString], shown: &[Job]) -> u64 {
-    let in_use = shown.iter().filter(|job| job.state != State::Ended).flat_map(|job| job.record.output());
-    let in_use: Vec<_> = in_use.filter_map(|output| directory.name_of(output.as_path()?)).collect();
-    let ended = logs.iter().filter(|log| !in_use.contains(&log.as_os_str()));
-    ended.filter_map(|log| directory.status(log)).map(|status| status.st_size.unsigned_abs()).sum()
+fn size_of_ended(jobs: &Jobs, shown: &[Job]) -> u64 {
+    let in_use = shown.iter().filter(|job| job.state != State::Ended);
+    let in_use: Vec<OsString> = in_use.flat_map(|job| jobs.files_of(job, |_| true)).collect();
+    let ended = jobs.files.logs.iter().filter(|log| !in_use.contains(log));
+    ended.filter_map(|log| jobs.directory.status(log)).map(|status| status.st_size.unsigned_abs()).sum()
 }
 
 fn in_json(jobs: &[Job]) -> String {

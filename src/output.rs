@@ -55,7 +55,7 @@ pub fn show(wanted: &OsStr, follow: Follow, ui: &Ui) -> Result<(), Error> {
     };
     let result = match &held {
         Some(held) => follow_output(&mut file, held),
-        None => copy_rest(&mut file).map(drop),
+        None => copy_rest(&mut file),
     };
     match result {
         // The reader has gone away.

@@ -94,6 +94,11 @@ pub fn all_pids() -> nix::Result<Vec<Pid>> {
     Ok(pids)
 }
 
+/// All processes that may be seen. One that ends meanwhile is left out.
+pub fn processes() -> nix::Result<impl Iterator<Item = nix::Result<(Pid, Stat)>>> {
+    Ok(all_pids()?.into_iter().filter_map(|pid| stat(pid).transpose().map(|stat| Ok((pid, stat?)))))
+}
+
 /// The boot that runs.
 pub fn boot_id() -> nix::Result<String> {
     let bytes = fs::read("/proc/sys/kernel/random/boot_id").map_err(|error| errno(&error))?;

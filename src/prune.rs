@@ -31,12 +31,14 @@ pub fn prune(age: Duration, ui: &Ui) -> Result<(), Error> {
     let mut removal = Removal { directory: &jobs.directory, ui, now: now_in_ms(), bytes: 0 };
     let ended: Vec<Job> = jobs.ended().collect();
     let living: Vec<Job> = jobs.living().collect();
-    let mut in_use: HashSet<OsString> = living.iter().flat_map(|job| files_of(job, removal.directory)).collect();
+    let mut in_use: HashSet<OsString> = living.iter().flat_map(|job| jobs.files_of(job, |_| true)).collect();
     let numbers = Numbers::in_use()?;
     let mut count = 0;
     for job in ended {
         let record: OsString = record_name(&job.identity).into();
-        let logs = logs_of(&job, removal.directory);
+        let logs = jobs.files_of(&job, |output| matches!(output, Destination::Log(_)));
+        // Only its record tells a file that the user has named here from a log, so the record stays.
+        let has_file_here = !jobs.files_of(&job, |output| matches!(output, Destination::File(_))).is_empty();
         let is_used = if job.state == State::Elsewhere {
             // Nobody knows, so it is a matter of time.
             age.is_zero()
@@ -44,11 +46,8 @@ pub fn prune(age: Duration, ui: &Ui) -> Result<(), Error> {
             let has_left = jobs.is_of_this_boot(&job.identity) && numbers.are_left_by(job.pid());
             has_left || jobs.is_tracked_still(&job)
         };
-        if is_used
-            || has_file_in(&job, removal.directory)
-            || !logs.iter().chain([&record]).all(|file| removal.is_older(file, age))
-        {
-            in_use.extend(files_of(&job, removal.directory));
+        if is_used || has_file_here || !logs.iter().chain([&record]).all(|file| removal.is_older(file, age)) {
+            in_use.extend(jobs.files_of(&job, |_| true));
             continue;
         }
         // The record first: a log without one is found again, but a record would go on to name what is not its log.
@@ -92,10 +91,10 @@ struct Numbers {
 
 impl Numbers {
     fn in_use() -> Result<Self, Error> {
-        let failed = |errno| Error::path("read", "/proc", errno);
         let mut numbers = Self { processes: HashSet::new(), groups_and_sessions: HashSet::new() };
-        for pid in proc::all_pids().map_err(failed)? {
-            if let Some(stat) = proc::stat(pid).map_err(failed)?.filter(|stat| !stat.is_dead()) {
+        for process in proc::processes().map_err(Error::proc)? {
+            let (pid, stat) = process.map_err(Error::proc)?;
+            if !stat.is_dead() {
                 numbers.processes.insert(pid);
                 numbers.groups_and_sessions.extend([stat.group, stat.session]);
             }
@@ -112,32 +111,6 @@ impl Numbers {
     fn are_left_by(&self, pid: Pid) -> bool {
         self.groups_and_sessions.contains(&pid) && !self.processes.contains(&pid)
     }
-}
-
-/// The names of the logs that `job` has in `directory`.
-fn logs_of(job: &Job, directory: &StateDirectory) -> Vec<OsString> {
-    let logs = job.record.output().into_iter().filter_map(|output| match output {
-        Destination::Log(path) => directory.name_of(path.as_path()),
-        _ => None,
-    });
-    let mut logs: Vec<OsString> = logs.map(OsStr::to_owned).collect();
-    logs.dedup();
-    logs
-}
-
-/// The names of all files in `directory` that its output goes to.
-fn files_of(job: &Job, directory: &StateDirectory) -> Vec<OsString> {
-    let paths = job.record.output().into_iter().filter_map(Destination::as_path);
-    paths.filter_map(|path| directory.name_of(path)).map(OsStr::to_owned).collect()
-}
-
-/// Whether the user has named a file in `directory` for the output of `job`. Only its record tells that file from a log,
-/// so the record stays.
-fn has_file_in(job: &Job, directory: &StateDirectory) -> bool {
-    job.record.output().into_iter().any(|output| match output {
-        Destination::File(path) => directory.name_of(path.as_path()).is_some(),
-        _ => false,
-    })
 }
 
 struct Removal<'a> {

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, FAILED, reason};
 use crate::human::{show_duration, signal_name};
-use crate::job::{Choice, ELSEWHERE, Job, Jobs, State};
+use crate::job::{ELSEWHERE, Job, Jobs, State};
 use crate::pidfd::Held;
 use crate::proc::{self, Stat};
 use crate::session;
@@ -38,14 +38,9 @@ pub enum How {
 pub fn stop(wanted: &[OsString], how: How, ui: &Ui) -> Result<u8, Error> {
     // A descriptor for each job.
     session::raise_descriptor_limit();
-    let jobs = Jobs::find_for(wanted.first().map_or("".as_ref(), OsString::as_os_str), ui)?;
-    let mut chosen: Vec<Job> = Vec::new();
-    for job in wanted {
-        let job = jobs.choose(job, Choice::Only(VERB))?;
-        if chosen.iter().all(|other| other.identity != job.identity) {
-            chosen.push(job);
-        }
-    }
+    let (jobs, mut chosen) = Jobs::choose_all(wanted, VERB, ui)?;
+    let mut known = HashSet::new();
+    chosen.retain(|job| known.insert(job.identity.clone()));
     let mut status = 0;
     let mut fail = |error: &Error| {
         ui.error(error);
@@ -90,9 +85,8 @@ fn ask(job: &Job, how: How) -> Result<Option<Session<'_>>, Error> {
 
 /// What a job has left behind cannot be told from what has come to have its number, so it gets no signal.
 fn tell_of_ended(job: &Job, is_of_this_boot: bool, ui: &Ui) {
-    let is_left =
-        |pid| proc::stat(pid).is_ok_and(|stat| stat.is_some_and(|it| it.session == job.pid() && !it.is_dead()));
-    let has_left = || proc::all_pids().is_ok_and(|pids| pids.into_iter().any(is_left));
+    let is_left = |stat: &Stat| stat.session == job.pid() && !stat.is_dead();
+    let has_left = || proc::processes().is_ok_and(|mut all| all.any(|it| it.is_ok_and(|(_, stat)| is_left(&stat))));
     if is_of_this_boot && !proc::is_alive(job.pid()) && has_left() {
         let pid = job.pid();
         ui.warn(format!("{} has ended already, but in session {pid} there are processes still", job.describe()));
@@ -103,22 +97,24 @@ fn tell_of_ended(job: &Job, is_of_this_boot: bool, ui: &Ui) {
 
 /// Waits until all sessions are empty, and ends what is left of them after `grace`.
 fn end(sessions: &[Session], grace: Duration, ui: &Ui, fail: &mut impl FnMut(&Error)) -> Result<(), Error> {
-    let failed = |errno| Error::path("read", "/proc", errno);
-    wait(sessions, Instant::now().checked_add(grace)).map_err(failed)?;
-    let mut left: Vec<Vec<Pid>> = Vec::new();
-    for session in sessions {
-        left.push(find(&[session], Reach::Session).map_err(failed)?.iter().map(|(_, process)| process.pid).collect());
-    }
-    for (session, _) in sessions.iter().zip(&left).filter(|(_, left)| !left.is_empty()) {
+    let sessions: Vec<&Session> = sessions.iter().collect();
+    wait(&sessions, Instant::now().checked_add(grace)).map_err(Error::proc)?;
+    let left = find(&sessions, Reach::Session).map_err(Error::proc)?;
+    let left_of = |session: &Session, left: &[Member]| -> Vec<Pid> {
+        left.iter().filter(|member| member.session == session.number).map(|member| member.process.pid).collect()
+    };
+    for session in sessions.iter().filter(|session| !left_of(session, &left).is_empty()) {
         if let Err(errno) = session.signal(Reach::Session, libc::SIGKILL) {
             fail(&refuse(session.job, errno));
         }
     }
-    wait(sessions, Instant::now().checked_add(TIME_TO_DIE)).map_err(failed)?;
-    for (session, left) in sessions.iter().zip(left) {
+    wait(&sessions, Instant::now().checked_add(TIME_TO_DIE)).map_err(Error::proc)?;
+    let undead = find(&sessions, Reach::Session).map_err(Error::proc)?;
+    for session in sessions {
+        let left = left_of(session, &left);
         let job = session.job;
         let (grace, count) = (show_duration(grace), left.len());
-        if !find(&[session], Reach::Session).map_err(failed)?.is_empty() {
+        if !left_of(session, &undead).is_empty() {
             fail(&job.error(VERB, format!("it has not ended {} after SIGKILL", show_duration(TIME_TO_DIE))));
         } else if left.contains(&job.pid()) {
             let others = match count - 1 {
@@ -198,12 +194,12 @@ impl<'a> Session<'a> {
         let (mut is_sent, mut refusal) = (to_group.is_ok(), None);
         for _ in 0..MOST_LOOKS {
             let mut new = find(&[self], reach)?;
-            new.retain(|(start_time, process)| known.insert((process.pid, *start_time)));
+            new.retain(|member| known.insert((member.process.pid, member.start_time)));
             if new.is_empty() {
                 break;
             }
-            for (_, process) in new {
-                match process.signal(signal) {
+            for member in new {
+                match member.process.signal(signal) {
                     Ok(()) => is_sent = true,
                     Err(errno) => refusal = Some(errno),
                 }
@@ -214,37 +210,43 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The living processes within `reach` of the sessions, held, with their start times.
+/// A living process of a session.
+struct Member {
+    session: Pid,
+    start_time: u64,
+    process: Held,
+}
+
+/// The living processes within `reach` of the sessions.
 ///
 /// The number of a session, or of a process group, is not used again as long as a process is in it: credentials(7). If
 /// all of them end between two looks, another session may get the number; but then its leader has it as PID.
-fn find(sessions: &[&Session], reach: Reach) -> nix::Result<Vec<(u64, Held)>> {
+fn find(sessions: &[&Session], reach: Reach) -> nix::Result<Vec<Member>> {
     let mut found = Vec::new();
-    for pid in proc::all_pids()? {
-        let Some(stat) = proc::stat(pid)? else { continue };
+    for process in proc::processes()? {
+        let (pid, stat) = process?;
         let Some(session) = sessions.iter().find(|session| session.has(&stat, reach)) else { continue };
         if let Some(process) = Held::if_is(pid, |now| session.has(now, reach) && now.start_time == stat.start_time)?
             && !session.is_number_taken()?
         {
-            found.push((stat.start_time, process));
+            found.push(Member { session: session.number, start_time: stat.start_time, process });
         }
     }
     Ok(found)
 }
 
 /// Waits until nobody is left in the sessions, at most until `deadline`.
-fn wait(sessions: &[Session], deadline: Option<Instant>) -> nix::Result<()> {
-    let sessions: Vec<&Session> = sessions.iter().collect();
-    for session in &sessions {
+fn wait(sessions: &[&Session], deadline: Option<Instant>) -> nix::Result<()> {
+    for session in sessions {
         session.command.wait(deadline)?;
     }
     // A fork may slip through one look: the new process comes into the part of the list that has been read.
     let mut looks_in_vain = 0;
     while looks_in_vain < 2 && !sessions.is_empty() {
-        let living = find(&sessions, Reach::Session)?;
+        let living = find(sessions, Reach::Session)?;
         looks_in_vain = if living.is_empty() { looks_in_vain + 1 } else { 0 };
-        for (_, process) in living {
-            if !process.wait(deadline)? {
+        for member in living {
+            if !member.process.wait(deadline)? {
                 return Ok(());
             }
         }

@@ -1,7 +1,7 @@
 //! The process that tracks a command: its parent, which waits for its end and writes that to its record.
 //!
 //! It is another run of this program, so that it holds next to nothing of what the start has needed. `sequence` makes
-//! it, in a session of its own; `become_tracker` is the last step of that, and `run` is what the new program does.
+//! it, in a session of its own; `execute` is the last step of that, and `run` is what the new program does.
 //! All signals are blocked in it: it ends after the command, or of SIGKILL.
 
 use std::convert::Infallible;
@@ -23,7 +23,7 @@ use crate::record::{End, now_in_ms};
 use crate::session;
 use crate::state::{StateDirectory, parse_record_name, record_name};
 
-/// The first argument of this program in a tracking process. No option begins like this.
+/// The first argument of this program in a tracking process. No option is called so.
 const WORD: &str = "--tracking";
 /// The program that runs, even if its file has been replaced meanwhile: proc_pid_exe(5).
 const THIS_PROGRAM: &CStr = c"/proc/self/exe";

@@ -9,9 +9,10 @@ use nix::unistd::Pid;
 use nu_ansi_term::{Color, Style};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::check::{Finding, Grade, Outcome, Verdict, judge, signal_names};
+use crate::check::{Finding, Grade, Outcome, Verdict, judge};
 use crate::error::{Error, FAILED, escape, quote};
 use crate::facts::{Child, Descriptor, Facts, Relative, Target};
+use crate::human::signal_name;
 use crate::job::{Choice, ELSEWHERE, Jobs, State, parse_pid};
 use crate::proc::{Handling, SignalSet, terminal_name};
 use crate::record::{Text, to_line};
@@ -132,7 +133,9 @@ fn raw_facts(facts: &Facts) -> Vec<(&'static str, String)> {
     ];
     if let Some(status) = &facts.status {
         let umask = status.umask.map_or("unknown".into(), |umask| format!("{umask:03o}"));
-        let names = |set: SignalSet| if set.0 == 0 { "none".to_owned() } else { signal_names(set) };
+        let names = |set: SignalSet| {
+            if set.0 == 0 { "none".to_owned() } else { set.numbers().map(signal_name).collect::<Vec<_>>().join(" ") }
+        };
         raw.extend([
             ("SigIgn", names(status.ignored)),
             ("SigCgt", names(status.caught)),
