@@ -14,6 +14,7 @@ mod launch;
 mod list;
 mod logind;
 mod notify;
+mod options;
 mod output;
 mod pidfd;
 mod pidfile;

@@ -282,7 +282,7 @@ fn wrong_use_of_modes_is_told() {
         ("--log -f", "cannot use '--log': no JOB is given"),
         ("--join", "cannot use '--join': no JOB is given"),
         ("--stop --grace 1s", "cannot use '--stop': no JOB is given"),
-        ("--stop --grace 1s a --signal KILL", "cannot use '--signal' here: options go before the first JOB"),
+        ("--stop --grace 1s a --signal KILL", "cannot use '--grace' with '--signal': nothing is sent after it"),
         ("--log a b", "cannot use 'b' with '--log': it takes one JOB"),
         ("--list a", "cannot use 'a' with '--list'"),
         ("--list --log a", "cannot use '--list' with '--log'"),
@@ -313,7 +313,9 @@ fn options_of_a_mode_stand_where_they_like() {
     let sandbox = Sandbox::new();
     let job = sandbox.job(["sh", "-c", "echo out"]);
     eventually(|| job.is_dead());
-    for line in ["--log sh -f", "--log -f sh", "-f --log sh", "-f --log=sh", "--log -- sh", "-q --log sh"] {
+    for line in
+        ["--log sh -f", "--log -f sh", "-f --log sh", "-f --log=sh", "--log -- sh", "-q --log sh", "--log sh -q -f"]
+    {
         let run = sandbox.detach(line.split(' '));
         assert_eq!((run.status, run.stdout.as_str(), run.stderr.as_str()), (0, "out\n", ""), "{line}");
     }
