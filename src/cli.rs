@@ -43,9 +43,9 @@ pub enum Action {
 /// What `--stop` waits before SIGKILL: enough to save a file, less than a person's patience.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Reads the command line of this process.
-pub fn parse() -> Result<(Action, Verbosity), Error> {
-    let mut typed = Typed::parse(std::env::args_os().skip(1))?;
+/// What the words behind the name of the program mean.
+pub fn parse(words: Vec<OsString>) -> Result<(Action, Verbosity), Error> {
+    let mut typed = Typed::parse(words)?;
     let verbosity = match typed.last_of(&["quiet", "verbose"]) {
         Some("quiet") => Verbosity::Quiet,
         Some(_) => Verbosity::Verbose,
@@ -224,13 +224,12 @@ fn parse_signal(text: &str) -> Result<i32, String> {
 
 /// A duration with units, or a number of seconds as sleep(1) and timeout(1) take it.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let duration = if plain {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let duration = if is_plain {
         text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     } else {
-        let span =
-            text.parse::<Span>().ok().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
-        span.and_then(|duration| Duration::try_from(duration).ok())
+        let span = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+        span.ok().and_then(|duration| Duration::try_from(duration).ok())
     };
     duration.ok_or_else(|| "not a duration like 500ms, 2s, 1m30s or 7d".into())
 }
@@ -250,6 +249,12 @@ mod tests {
             ("1.5s", Some(1_500)),
             ("7d", Some(604_800_000)),
             ("1w1d", Some(691_200_000)),
+            (".5", Some(500)),
+            ("5.", Some(5_000)),
+            ("0.50000000000", Some(500)),
+            ("1m30", None),
+            (".", None),
+            ("s", None),
             ("1month", None),
             ("", None),
             ("-1s", None),

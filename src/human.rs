@@ -3,16 +3,18 @@
 //! Each gives a text that stands in a sentence or a table of its own; what is said with it, and where, is left to
 //! others.
 
+use std::env;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use nix::libc;
 use nix::sys::signal::Signal;
+use tz::{DateTime, TimeZone};
 
 use crate::record::now_in_ms;
-use crate::session;
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
@@ -76,31 +78,33 @@ pub fn show_lifetime(duration: Duration) -> String {
 
 /// Milliseconds since 1970 as a local time.
 pub fn show_time(ms: u64) -> String {
-    session::local_time(ms / 1000).map_or_else(
-        || "?".into(),
-        |time| {
-            let (year, month) = (i64::from(time.tm_year) + 1900, time.tm_mon + 1);
-            let (day, hour, minute, second) = (time.tm_mday, time.tm_hour, time.tm_min, time.tm_sec);
-            format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
-        },
-    )
+    local_time(ms).map_or("?".into(), |time| {
+        let (year, month, day) = (time.year(), time.month(), time.month_day());
+        format!("{year}-{month:02}-{day:02} {:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())
+    })
 }
 
 /// The same, as short as in ls(1).
 pub fn show_day(ms: u64) -> String {
-    let this_year = session::local_time(now_in_ms() / 1000).map(|now| now.tm_year);
-    session::local_time(ms / 1000).map_or_else(
-        || "?".into(),
-        |time| {
-            let month = usize::try_from(time.tm_mon).ok().and_then(|month| MONTHS.get(month)).unwrap_or(&"?");
-            let (day, hour, minute) = (time.tm_mday, time.tm_hour, time.tm_min);
-            if Some(time.tm_year) == this_year {
-                format!("{month} {day:2} {hour:02}:{minute:02}")
-            } else {
-                format!("{month} {day:2}  {}", i64::from(time.tm_year) + 1900)
-            }
-        },
-    )
+    let this_year = local_time(now_in_ms()).map(|now| now.year());
+    local_time(ms).map_or("?".into(), |time| {
+        let month = MONTHS.get(usize::from(time.month()) - 1).unwrap_or(&"?");
+        let (year, day) = (time.year(), time.month_day());
+        if Some(year) == this_year {
+            format!("{month} {day:2} {:02}:{:02}", time.hour(), time.minute())
+        } else {
+            format!("{month} {day:2}  {year}")
+        }
+    })
+}
+
+/// In the time zone of `TZ` or of the machine, else UTC, as tzset(3) has it; `None` beyond all years.
+fn local_time(ms: u64) -> Option<DateTime> {
+    static ZONE: LazyLock<TimeZone> = LazyLock::new(|| {
+        let zone = env::var("TZ").map_or_else(|_| TimeZone::local(), |name| TimeZone::from_posix_tz(&name));
+        zone.unwrap_or_else(|_| TimeZone::utc())
+    });
+    DateTime::from_timespec(i64::try_from(ms / 1000).ok()?, 0, ZONE.as_ref()).ok()
 }
 
 /// `TERM` for 15, `RTMIN+1` for 35.

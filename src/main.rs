@@ -2,6 +2,11 @@
 //!
 //! This file parses, runs, prints the error and chooses the exit status; nothing else.
 
+// The C library calls `begin::main`: a start is so short that what the runtime of Rust does before would be a tenth.
+#![cfg_attr(not(test), no_main)]
+
+#[allow(unsafe_code)]
+mod begin;
 mod check;
 mod cli;
 mod command;
@@ -33,25 +38,23 @@ mod ui;
 mod verdict;
 mod watch;
 
-use std::process::ExitCode;
+use std::ffi::OsString;
 
 use cli::Action;
 use error::Error;
 use ui::{Ui, Verbosity, write_data};
 
-fn main() -> ExitCode {
-    if let Some(status) = tracker::run() {
+/// The whole program, for the words behind its name. Returns the exit status.
+fn detach(words: Vec<OsString>) -> u8 {
+    if let Some(status) = tracker::run(&words) {
         return status;
     }
-    let (action, verbosity) = match cli::parse() {
+    let (action, verbosity) = match begin::prepare().and_then(|()| cli::parse(words)) {
         Ok(typed) => typed,
         Err(error) => return fail(&error, &Ui::new(Verbosity::Normal)),
     };
     let ui = Ui::new(verbosity);
-    match run(action, &ui) {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => fail(&error, &ui),
-    }
+    run(action, &ui).unwrap_or_else(|error| fail(&error, &ui))
 }
 
 fn run(action: Action, ui: &Ui) -> Result<u8, Error> {
@@ -67,7 +70,7 @@ fn run(action: Action, ui: &Ui) -> Result<u8, Error> {
     }
 }
 
-fn fail(error: &Error, ui: &Ui) -> ExitCode {
+fn fail(error: &Error, ui: &Ui) -> u8 {
     ui.error(error);
-    ExitCode::from(error.status())
+    error.status()
 }

@@ -204,7 +204,7 @@ pub struct Typed {
 impl Typed {
     /// Sorts the words behind the name of the program. The error is a sentence for people. Ends at `--help` and
     /// `--version`: nothing that follows matters then.
-    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, Error> {
+    pub fn parse(words: Vec<OsString>) -> Result<Self, Error> {
         let mut typed = Self { options: Vec::new(), words: Vec::new(), mode: Start };
         let mut parser = Parser::from_args(words);
         while let Some(argument) = parser.next().map_err(explain)? {

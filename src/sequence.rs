@@ -17,6 +17,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, chdir};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
@@ -287,7 +288,7 @@ impl<'a> Launch<'a> {
     /// can never acquire a controlling terminal.
     fn leave_session(&mut self) -> Result<(), Error> {
         self.make_session(Some(2))?;
-        session::ignore_hangup().map_err(|errno| Error::Step { step: "ignore SIGHUP", errno })?;
+        session::ignore(Signal::SIGHUP).map_err(|errno| Error::Step { step: "ignore SIGHUP", errno })?;
         let fork = self.step(Some(3), "fork", "");
         let spawned = self.spawn_child(Self::become_daemon);
         // This is the intermediate process again.

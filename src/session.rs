@@ -81,7 +81,7 @@ fn map_child_stack() -> nix::Result<&'static mut [u8]> {
 /// The child inherits all three: there is no moment in which SIGHUP could end it, and no other signal reaches it
 /// before [`unblock_signals`].
 pub fn prepare_signals() -> nix::Result<()> {
-    ignore_hangup()?;
+    ignore(Signal::SIGHUP)?;
     // A caller that ignores SIGCHLD would have the kernel throw the child's status away: wait(2).
     set_disposition(Signal::SIGCHLD, Disposition::Default)?;
     SigSet::all().thread_block()
@@ -179,21 +179,6 @@ pub fn columns(fd: BorrowedFd) -> Option<usize> {
     (result == 0 && size.ws_col > 0).then_some(size.ws_col.into())
 }
 
-/// Seconds since 1970 as a local time, in the time zone of `TZ` or of the machine; `None` beyond all years. The C library
-/// is there in any case, and a second reader of the time zone database would be a fifth of the program.
-pub fn local_time(seconds: u64) -> Option<libc::tm> {
-    let seconds = libc::time_t::try_from(seconds).ok()?;
-    let mut time = std::mem::MaybeUninit::<libc::tm>::zeroed();
-    // SAFETY: localtime_r reads a number and writes to `time`, which has room for it. It reads the environment, which no
-    // other thread changes: there is none.
-    let result = unsafe { libc::localtime_r(&raw const seconds, time.as_mut_ptr()) };
-    if result.is_null() {
-        return None;
-    }
-    // SAFETY: the call has succeeded and so has written the time.
-    Some(unsafe { time.assume_init() })
-}
-
 /// Gives the pages of this program back to the kernel, which reads them again when they are needed: for a process that
 /// waits for hours and needs none of them.
 pub fn release_program() {
@@ -269,9 +254,9 @@ pub fn outlive_parent() -> nix::Result<()> {
     set_pdeathsig(None)
 }
 
-/// Makes this process ignore hangups, as do its children.
-pub fn ignore_hangup() -> nix::Result<()> {
-    set_disposition(Signal::SIGHUP, Disposition::Ignored)
+/// Makes this process ignore a signal, as do its children.
+pub fn ignore(signal: Signal) -> nix::Result<()> {
+    set_disposition(signal, Disposition::Ignored)
 }
 
 /// Gives every signal the disposition that a command expects: SIGHUP ignored, SIGCHLD as asked, all others default.

@@ -8,7 +8,6 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -53,20 +52,20 @@ pub fn execute(
 }
 
 /// If this process is to track a command: does so, to its end. Costs every other process the look at one argument.
-pub fn run() -> Option<ExitCode> {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next()? != WORD {
+pub fn run(words: &[OsString]) -> Option<u8> {
+    let mut words = words.iter();
+    if words.next()? != WORD {
         return None;
     }
     // Whoever types this means something else, and is told by the grammar that there is no such option.
-    let command = parse_record_name(&arguments.next()?)?;
-    let begin = Duration::from_millis(arguments.next()?.to_str()?.parse().ok()?);
-    let notifier = arguments.next().zip(arguments.next());
-    Some(track(&command, begin, notifier).map_or(ExitCode::from(FAILED), |()| ExitCode::SUCCESS))
+    let command = parse_record_name(words.next()?)?;
+    let begin = Duration::from_millis(words.next()?.to_str()?.parse().ok()?);
+    let notifier = words.next().cloned().zip(words.next());
+    Some(track(&command, begin, notifier).map_or(FAILED, |()| 0))
 }
 
 /// Waits for the child `command`, which was started at `begin`, and records how it has ended.
-fn track(command: &Identity, begin: Duration, notifier: Option<(OsString, OsString)>) -> nix::Result<()> {
+fn track(command: &Identity, begin: Duration, notifier: Option<(OsString, &OsString)>) -> nix::Result<()> {
     // The kernel calls a process after the file that it runs, which would be "exe".
     let _ = set_name(c"detach");
     session::release_program();
@@ -75,7 +74,7 @@ fn track(command: &Identity, begin: Duration, notifier: Option<(OsString, OsStri
     let end = End { ended_at_ms: now_in_ms(), status, wall, cpu: usage.cpu, peak_memory: usage.peak_memory };
     let saved = save(command, &end);
     if let Some((program, name)) = notifier {
-        notify::send(program, &name, &end);
+        notify::send(program, name, &end);
     }
     saved
 }

@@ -1,0 +1,45 @@
+//! The beginning of the program: what the C library calls, and what Rust would do before `main`, as far as it is wanted.
+//!
+//! Left out is the handler that tells of a stack overflow, for which /proc/self/maps is read: that ends a program
+//! anyway. A panic ends this one by SIGABRT.
+
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
+use std::os::fd::IntoRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+
+use crate::error::Error;
+use crate::session;
+
+/// Called by the C library: `main` of a C program.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(test, allow(dead_code))]
+extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
+    let word = |index| {
+        // SAFETY: `index` is less than `count`, and that many pointers stand there.
+        let word = unsafe { *words.add(index) };
+        // SAFETY: each points to a string that ends with a zero, which nobody changes or takes away.
+        let word = unsafe { CStr::from_ptr(word) };
+        OsStr::from_bytes(word.to_bytes()).to_owned()
+    };
+    let words: Vec<OsString> = (1..usize::try_from(count).unwrap_or(0)).map(word).collect();
+    crate::detach(words).into()
+}
+
+/// Makes a stream that is closed /dev/null, lest another file becomes one by its number, and SIGPIPE an error of
+/// write(2).
+pub fn prepare() -> Result<(), Error> {
+    for stream in 0..=2 {
+        if !session::is_open(stream) {
+            let path = Path::new("/dev/null");
+            let null = open(path, OFlag::O_RDWR, Mode::empty()).map_err(|errno| Error::path("open", path, errno))?;
+            // It has the lowest free number, which is that of the stream, and stays open to the end.
+            let _ = null.into_raw_fd();
+        }
+    }
+    session::ignore(Signal::SIGPIPE).map_err(|errno| Error::Step { step: "ignore SIGPIPE", errno })
+}
