@@ -21,7 +21,9 @@ use crate::session;
 extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
     let word = |index| {
         // SAFETY: `index` is less than `count`, and that many pointers stand there.
-        let word = unsafe { *words.add(index) };
+        let word = unsafe { words.add(index) };
+        // SAFETY: it is one of them.
+        let word = unsafe { word.read() };
         // SAFETY: each points to a string that ends with a zero, which nobody changes or takes away.
         let word = unsafe { CStr::from_ptr(word) };
         OsStr::from_bytes(word.to_bytes()).to_owned()

@@ -111,7 +111,7 @@ impl<'a> Jobs<'a> {
             files,
             unreadable: RefCell::default(),
             boot_id: proc::boot_id().map_err(Error::proc)?,
-            pid_namespace: proc::pid_namespace().map_err(Error::proc)?,
+            pid_namespace: proc::visible_pid_namespace().map_err(Error::proc)?,
             host: gethostname().unwrap_or_default(),
             ui,
         };

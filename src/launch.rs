@@ -88,7 +88,8 @@ pub fn start(start: &Start, ui: &Ui) -> Result<u8, Error> {
         Watch::ToTheEnd => None,
     };
     let mut launch = Launch::prepare(start, ui.is_verbose() || start.json)?;
-    let ignored = watch::ignored_signals();
+    let stays = limit != Some(Duration::ZERO);
+    let ignored = if stays { watch::ignored_signals() } else { Vec::new() };
     let begun = Instant::now();
     let spawned = launch.spawn();
     ui.note_steps(&launch.steps);

@@ -3,15 +3,23 @@
 //! The identity of a process is its PID, its start time and the boot it belongs to: a PID alone is used again.
 
 use std::fs;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Pid, read};
 
 use crate::error::errno;
 
-/// Flags of a process, from include/linux/sched.h of the kernel.
-const PF_EXITING: u32 = 0x4;
-const PF_FORKNOEXEC: u32 = 0x40;
+/// What start times are counted in: the USER_HZ of time(7), which is 100 wherever Rust runs.
+const TICK: Duration = Duration::from_millis(10);
+/// More than the kernel and the C library can be apart when they read the same clock.
+const CLOCK_ERROR: Duration = Duration::from_micros(1);
+/// More than /proc/PID/stat can hold: some fifty numbers and a name.
+const LONGEST_STAT: usize = 2048;
 
 /// What tells one process from every other that ever had its PID.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,11 +33,26 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity of the calling process; `None` where /proc does not tell.
-    pub fn of_this_process() -> Option<Self> {
-        let start_time = parse_stat(&fs::read("/proc/self/stat").ok()?)?.start_time;
+    /// The identity of the calling process, which was made between two times of [`time_since_boot`]; `None` where /proc
+    /// does not tell.
+    pub fn of_this_process(made: &RangeInclusive<Duration>) -> Option<Self> {
+        let from_stat = || Some(parse_stat(&read_short("/proc/self/stat").ok()?)?.start_time);
+        let start_time = only_tick_of(made).or_else(from_stat)?;
         Some(Self { pid: Pid::this(), start_time, boot_id: boot_id().ok()? })
     }
+}
+
+/// The clock that start times are taken from, and that goes on while the machine sleeps: clock_gettime(2).
+pub fn time_since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+}
+
+/// The tick in which all of `time` lies, if it is one: almost always, for the time that it takes to make a process.
+fn only_tick_of(time: &RangeInclusive<Duration>) -> Option<u64> {
+    let tick = |time: Duration| u64::try_from(time.as_nanos() / TICK.as_nanos()).ok();
+    let first = tick(time.start().saturating_sub(CLOCK_ERROR))?;
+    let last = tick(time.end().saturating_add(CLOCK_ERROR))?;
+    (first == last && !time.is_empty()).then_some(first)
 }
 
 /// What /proc/PID/stat tells of a process: proc_pid_stat(5).
@@ -50,18 +73,12 @@ pub struct Stat {
     pub threads: u32,
     /// Clock ticks after boot.
     pub start_time: u64,
-    flags: u32,
 }
 
 impl Stat {
     /// Whether it has ended. A zombie has: where init does not wait for its children, it stays one for ever.
     pub fn is_dead(&self) -> bool {
         matches!(self.state, b'X' | b'x') || self.state == b'Z' && self.threads <= 1
-    }
-
-    /// Whether it has ended, or is about to, without having executed a program since its fork.
-    pub fn ends_without_exec(&self) -> bool {
-        self.flags & PF_FORKNOEXEC != 0 && (self.flags & PF_EXITING != 0 || self.is_dead())
     }
 
     /// Whether a signal or a tracer has stopped it.
@@ -72,7 +89,7 @@ impl Stat {
 
 /// The process `pid`; `None` when there is none, or none that may be seen.
 pub fn stat(pid: Pid) -> nix::Result<Option<Stat>> {
-    match fs::read(format!("/proc/{pid}/stat")).map_err(|error| errno(&error)) {
+    match read_short(&format!("/proc/{pid}/stat")) {
         // It has ended before the open, or before the read.
         Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
         other => Ok(parse_stat(&other?)),
@@ -99,22 +116,32 @@ pub fn processes() -> nix::Result<impl Iterator<Item = nix::Result<(Pid, Stat)>>
     Ok(all_pids()?.into_iter().filter_map(|pid| stat(pid).transpose().map(|stat| Ok((pid, stat?)))))
 }
 
-/// The boot that runs.
-pub fn boot_id() -> nix::Result<String> {
-    let bytes = fs::read("/proc/sys/kernel/random/boot_id").map_err(|error| errno(&error))?;
-    parse_boot_id(&bytes).ok_or(Errno::EINVAL)
+/// A file of /proc that holds one line: the kernel gives it whole to the first read(2) that has room for it.
+fn read_short(path: &str) -> nix::Result<Vec<u8>> {
+    let file = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut line = vec![0; LONGEST_STAT];
+    let length = read(file, &mut line)?;
+    line.truncate(length);
+    Ok(line)
 }
 
-/// The PID namespace that PIDs are of here, by its number: pid_namespaces(7). Fails where /proc is not of it: what
-/// runs could not be told from what has ended.
+/// The boot that runs.
+pub fn boot_id() -> nix::Result<String> {
+    parse_boot_id(&read_short("/proc/sys/kernel/random/boot_id")?).ok_or(Errno::EINVAL)
+}
+
+/// The PID namespace of this process, by its number: pid_namespaces(7).
 pub fn pid_namespace() -> nix::Result<u64> {
-    let link = |name| fs::read_link(name).map_err(|error| errno(&error));
-    if link("/proc/self")?.as_os_str().to_str() != Some(&Pid::this().to_string()) {
-        return Err(Errno::ESRCH);
-    }
-    let name = link("/proc/self/ns/pid")?;
+    let name = fs::read_link("/proc/self/ns/pid").map_err(|error| errno(&error))?;
     let number = name.to_str().and_then(|name| name.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok());
     number.ok_or(Errno::EINVAL)
+}
+
+/// The same, for who goes on to look at other processes. Fails where /proc is that of another namespace: what runs
+/// could not be told from what has ended.
+pub fn visible_pid_namespace() -> nix::Result<u64> {
+    let this = fs::read_link("/proc/self").map_err(|error| errno(&error))?;
+    if this.as_os_str().to_str() == Some(&Pid::this().to_string()) { pid_namespace() } else { Err(Errno::ESRCH) }
 }
 
 /// The command name, field 2, may itself hold parentheses, spaces and newlines: the fields are counted from the last
@@ -133,7 +160,6 @@ pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
         session: pid(6)?,
         terminal: field(7)?.parse::<i32>().ok()?.cast_unsigned(),
         foreground: pid(8)?,
-        flags: field(9)?.parse().ok()?,
         threads: field(20)?.parse().ok()?,
         start_time: field(22)?.parse().ok()?,
     })
@@ -261,10 +287,24 @@ mod tests {
         for name in [&b"sleep"[..], b"a) S 1 2 3", b"line\nbreak", b") ) )", b"", b"((", b"\xff\xfe)"] {
             let stat = [b"4242 (", name, b") ", rest.as_bytes()].concat();
             let name = name.to_owned();
-            let (state, terminal, threads, start_time, flags) = (b'T', 0x8801, 3, 987_654, 4_194_560);
-            let expected =
-                Stat { name, state, parent, group, session, terminal, foreground, threads, start_time, flags };
+            let (state, terminal, threads, start_time) = (b'T', 0x8801, 3, 987_654);
+            let expected = Stat { name, state, parent, group, session, terminal, foreground, threads, start_time };
             assert_eq!(parse_stat(&stat), Some(expected));
+        }
+    }
+
+    #[test]
+    fn start_time_is_certain_within_a_tick() {
+        let ms = |from: u64, to: u64| Duration::from_millis(from)..=Duration::from_millis(to);
+        for (time, tick) in [
+            (ms(12, 18), Some(1)),
+            (ms(123_451, 123_452), Some(12_345)),
+            (ms(12, 21), None),
+            (ms(10, 11), None),
+            (ms(19, 20), None),
+            (ms(18, 12), None),
+        ] {
+            assert_eq!(only_tick_of(&time), tick, "{time:?}");
         }
     }
 

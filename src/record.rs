@@ -80,10 +80,15 @@ pub struct Text(OsString);
 
 impl Record {
     /// The record of the calling process, which is to become the command, in its directory.
-    pub fn of_this_process(name: &OsStr, argv: &[OsString], [stdout, stderr]: [Destination; 2]) -> Self {
+    pub fn of_this_process(
+        identity: Option<Identity>,
+        name: &OsStr,
+        argv: &[OsString],
+        [stdout, stderr]: [Destination; 2],
+    ) -> Self {
         Self {
             pid: Pid::this(),
-            identity: Identity::of_this_process(),
+            identity,
             host: Text(gethostname().unwrap_or_default()),
             pid_namespace: proc::pid_namespace().ok(),
             started_at_ms: now_in_ms(),

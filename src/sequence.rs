@@ -10,6 +10,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -27,7 +28,7 @@ use crate::error::{Error, reason, show};
 use crate::launch::{Sequence, Start, Tracking};
 use crate::notify;
 use crate::pidfile::PidFile;
-use crate::proc::{self, Identity};
+use crate::proc::{Identity, time_since_boot};
 use crate::record::{Destination, Record};
 use crate::session::{self, Disposition};
 use crate::state::StateDirectory;
@@ -61,6 +62,8 @@ pub struct Launch<'a> {
     /// Why the record is not stored.
     pub record_fault: Option<Error>,
     log: Option<PathBuf>,
+    /// When the calling process was made.
+    made: RangeInclusive<Duration>,
     /// The processes that have borrowed the memory.
     borrowers: Vec<Pid>,
     tracker: Option<Identity>,
@@ -127,6 +130,7 @@ impl<'a> Launch<'a> {
             record: None,
             record_fault: None,
             log: None,
+            made: Duration::ZERO..=Duration::MAX,
             borrowers: Vec::new(),
             tracker: None,
             tracking_fault: None,
@@ -220,9 +224,10 @@ impl<'a> Launch<'a> {
     /// Runs `steps` in a child that borrows the memory. It ends with this process, which would go on to use the memory
     /// beside it: but detach itself waits for its child, and if it is killed, nobody else uses the memory.
     fn spawn_child<T>(&mut self, steps: impl Fn(&mut Self) -> Result<T, Error>) -> nix::Result<Pid> {
-        let parent = Pid::this();
+        let (parent, before) = (Pid::this(), time_since_boot());
         session::spawn(|| {
             // This is the child.
+            self.made = before..=time_since_boot();
             self.borrowers.push(Pid::this());
             let tie = if parent == self.launcher { Ok(()) } else { session::die_with(parent) };
             let tied = tie.map_err(|errno| Error::Step { step: "follow the parent process", errno });
@@ -240,9 +245,10 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// What has become of `child`, which is the command or a process that has failed to become it.
+    /// What has become of `child`, which is the command or a process that has failed to become it. One that is killed
+    /// after its last step counts as the command, as one that is killed after its exec: nobody can tell them apart.
     fn conclude(&mut self, child: Pid) -> Result<Pid, Error> {
-        if self.is_executing && self.failure.is_none() && !was_killed_early(child) {
+        if self.is_executing && self.failure.is_none() {
             if self.names_steps {
                 let result = show(self.command.file());
                 self.steps.push(Step { pid: child, number: None, name: "exec", result });
@@ -265,8 +271,8 @@ impl<'a> Launch<'a> {
     fn become_tracker(&mut self) -> Result<(), Error> {
         let session = session::lead_new_session().map_err(|errno| Error::Step { step: "make a new session", errno })?;
         self.step(None, "track", format_args!("session {session}, stays as the parent of the command"));
-        self.tracker = Identity::of_this_process();
-        let begin = tracker::time_since_boot();
+        self.tracker = Identity::of_this_process(&self.made);
+        let begin = time_since_boot();
         self.spawn_command()?;
         // The command runs from here on, whatever happens to this process.
         let identity = self.record.as_ref().and_then(|record| record.identity.as_ref());
@@ -416,7 +422,8 @@ impl<'a> Launch<'a> {
     /// there, or there is no room for it, and so none for the log beside it.
     fn save_record(&mut self) -> Result<(), Error> {
         let Start { name, command, .. } = self.start;
-        let mut record = Record::of_this_process(name, command, self.output.clone());
+        let identity = Identity::of_this_process(&self.made);
+        let mut record = Record::of_this_process(identity, name, command, self.output.clone());
         record.tracker.clone_from(&self.tracker);
         let no_record = |reason| Error::NoRecord { name: name.clone(), reason };
         let result = match (&self.state, &record.identity) {
@@ -484,10 +491,4 @@ impl<'a> Launch<'a> {
             step.result = result.unwrap_or_else(|errno| format!("failed: {}", reason(errno)));
         }
     }
-}
-
-/// Whether the child `pid` was killed before its exec, which it has told to be at hand. It may not be a zombie yet: it
-/// gives the memory back before.
-fn was_killed_early(pid: Pid) -> bool {
-    proc::stat(pid).is_ok_and(|stat| stat.is_some_and(|stat| stat.ends_without_exec()))
 }

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sched::{CloneFlags, clone};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::sys::prctl::{set_child_subreaper, set_dumpable, set_pdeathsig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
@@ -24,12 +24,10 @@ use nix::unistd::{Pid, getppid, setpgid, setsid};
 
 use crate::error::errno;
 
-/// Room for what the child does before its exec. The kernel gives pages only where they are touched.
-const CHILD_STACK: NonZeroUsize = NonZeroUsize::new(512 * 1024).unwrap();
+/// Room for what the child does before its exec.
+const CHILD_STACK: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
 /// From linux/pidfd.h, since Linux 6.9.
 const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
-/// The lowest part of that stack, which may not be touched: as large as a page is anywhere.
-const STACK_GUARD: usize = 64 * 1024;
 
 /// What a signal does to a process, as in sigaction(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,17 +61,15 @@ pub fn spawn(mut body: impl FnMut()) -> nix::Result<Pid> {
     unsafe { clone(child, stack, CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK, Some(libc::SIGCHLD)) }
 }
 
-/// The stack of a child. It is not unmapped: this process ends soon, and its child stands on it until the exec.
+/// The stack of a child. It grows where it must, and the kernel leaves room below it, as with that of a program. It is not
+/// unmapped: this process ends soon, and its child stands on it until the exec.
 fn map_child_stack() -> nix::Result<&'static mut [u8]> {
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_GROWSDOWN;
     // SAFETY: without an address, the kernel chooses one where nothing is.
-    let bottom = unsafe { mmap_anonymous(None, CHILD_STACK, access, MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK) }?;
-    // SAFETY: the range is the lower part of what has just been mapped, and nothing refers to it yet.
-    unsafe { mprotect(bottom, STACK_GUARD, ProtFlags::PROT_NONE) }?;
-    // SAFETY: the guard is smaller than the mapping.
-    let bottom = unsafe { bottom.cast::<u8>().add(STACK_GUARD) };
-    // SAFETY: what is above the guard is readable, writable and zero, and this is the only reference to it.
-    Ok(unsafe { std::slice::from_raw_parts_mut(bottom.as_ptr(), CHILD_STACK.get() - STACK_GUARD) })
+    let bottom = unsafe { mmap_anonymous(None, CHILD_STACK, access, flags) }?;
+    // SAFETY: the mapping is readable, writable and zero, and this is the only reference to it.
+    Ok(unsafe { std::slice::from_raw_parts_mut(bottom.cast().as_ptr(), CHILD_STACK.get()) })
 }
 
 /// Makes this process ignore hangups and able to wait for its child, and blocks every other signal.
@@ -330,6 +326,13 @@ pub fn duplicate_from(file: impl AsFd, lowest: RawFd) -> nix::Result<OwnedFd> {
     let fd = fcntl(file, FcntlArg::F_DUPFD(lowest))?;
     // SAFETY: the call has just made this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A standard stream of this process, without the buffers of `std::io`.
+pub fn standard_stream(number: RawFd) -> BorrowedFd<'static> {
+    debug_assert!((0..=2).contains(&number));
+    // SAFETY: `begin::prepare` has made sure that the three are open, and nothing closes them.
+    unsafe { BorrowedFd::borrow_raw(number) }
 }
 
 /// Whether descriptor `fd` is open.

@@ -7,8 +7,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -19,7 +18,7 @@ use nix::sys::stat::{FileStat, SFlag, fstat, makedev};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, isatty};
 
 use crate::error::{Error, errno};
-use crate::session;
+use crate::session::{self, standard_stream};
 
 /// What an option says about a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +102,7 @@ impl Streams {
     /// A file that is made here stays even if the start fails, as with a shell's redirection: another job may have
     /// opened it meanwhile.
     pub fn open(input: Option<&Target>, output: Option<&Target>, error: Option<&Target>) -> Result<Self, Error> {
-        let [stdin, stdout, stderr] = [look_at(io::stdin()), look_at(io::stdout()), look_at(io::stderr())];
+        let [stdin, stdout, stderr] = [0, 1, 2].map(|number| look_at(standard_stream(number)));
         let mut streams = Self {
             output: match output {
                 Some(Target::Keep) => Output::Keep(stdout.status),
@@ -176,7 +175,7 @@ impl Streams {
         match (&self.error, log) {
             (Output::Opened(opened), _) => dup2_stderr(&opened.file)?,
             (Output::Log, Some(log)) => dup2_stderr(log)?,
-            (Output::WithStdout, _) => dup2_stderr(io::stdout())?,
+            (Output::WithStdout, _) => dup2_stderr(standard_stream(1))?,
             _ => (),
         }
         Ok(())
@@ -200,10 +199,10 @@ impl Stream {
     }
 }
 
-fn look_at(stream: impl AsFd) -> Stream {
-    let status = fstat(&stream).ok();
+fn look_at(stream: BorrowedFd) -> Stream {
+    let status = fstat(stream).ok();
     let is_device = status.as_ref().is_some_and(|status| file_type(status) == SFlag::S_IFCHR);
-    Stream { status, is_terminal: is_device && is_terminal(stream.as_fd()) }
+    Stream { status, is_terminal: is_device && is_terminal(stream) }
 }
 
 /// Whether both are of one file.

@@ -12,12 +12,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_name;
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, execv, fchdir};
 
 use crate::error::FAILED;
 use crate::notify;
-use crate::proc::Identity;
+use crate::proc::{Identity, time_since_boot};
 use crate::record::{End, now_in_ms};
 use crate::session;
 use crate::state::{StateDirectory, parse_record_name, record_name};
@@ -85,9 +84,4 @@ fn save(command: &Identity, end: &End) -> nix::Result<()> {
     let Ok(Some(mut record)) = state.load(command) else { return Err(Errno::ENOENT) };
     record.end = Some(end.clone());
     state.save(command, &record)
-}
-
-/// Of a clock that goes on while the machine sleeps: clock_gettime(2).
-pub fn time_since_boot() -> Duration {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
