@@ -119,10 +119,9 @@ pub fn processes() -> nix::Result<impl Iterator<Item = nix::Result<(Pid, Stat)>>
 /// A file of /proc that holds one line: the kernel gives it whole to the first read(2) that has room for it.
 fn read_short(path: &str) -> nix::Result<Vec<u8>> {
     let file = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let mut line = vec![0; LONGEST_STAT];
+    let mut line = [0; LONGEST_STAT];
     let length = read(file, &mut line)?;
-    line.truncate(length);
-    Ok(line)
+    Ok(line.get(..length).unwrap_or_default().to_owned())
 }
 
 /// The boot that runs.

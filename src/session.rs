@@ -19,7 +19,7 @@ use nix::sched::{CloneFlags, clone};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::sys::prctl::{set_child_subreaper, set_dumpable, set_pdeathsig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::unistd::{Pid, getppid, setpgid, setsid};
 
 use crate::error::errno;
@@ -79,7 +79,7 @@ fn map_child_stack() -> nix::Result<&'static mut [u8]> {
 pub fn prepare_signals() -> nix::Result<()> {
     ignore(Signal::SIGHUP)?;
     // A caller that ignores SIGCHLD would have the kernel throw the child's status away: wait(2).
-    set_disposition(Signal::SIGCHLD, Disposition::Default)?;
+    set_disposition(libc::SIGCHLD, Disposition::Default)?;
     SigSet::all().thread_block()
 }
 
@@ -195,7 +195,7 @@ pub fn release_program() {
 /// a container.
 pub fn die_of(signal: Signal) -> nix::Result<()> {
     set_dumpable(false)?;
-    set_disposition(signal, Disposition::Default)?;
+    set_disposition(signal as i32, Disposition::Default)?;
     raise(signal)?;
     let mut only = SigSet::empty();
     only.add(signal);
@@ -211,15 +211,6 @@ pub fn disposition(of: Signal) -> Disposition {
     // SAFETY: all bits zero is a valid sigaction, so `old` is initialised whether the call has written or not.
     let old = unsafe { old.assume_init() };
     if result == 0 && old.sa_sigaction == libc::SIG_IGN { Disposition::Ignored } else { Disposition::Default }
-}
-
-fn set_disposition(of: Signal, to: Disposition) -> nix::Result<()> {
-    let handler = match to {
-        Disposition::Default => SigHandler::SigDfl,
-        Disposition::Ignored => SigHandler::SigIgn,
-    };
-    // SAFETY: neither handler is a function of ours that could be called at a bad moment.
-    unsafe { signal(of, handler) }.map(drop)
 }
 
 /// Makes this process the leader of a new session and of a new process group, without a controlling terminal.
@@ -252,14 +243,14 @@ pub fn outlive_parent() -> nix::Result<()> {
 
 /// Makes this process ignore a signal, as do its children.
 pub fn ignore(signal: Signal) -> nix::Result<()> {
-    set_disposition(signal, Disposition::Ignored)
+    set_disposition(signal as i32, Disposition::Ignored)
 }
 
 /// Gives every signal the disposition that a command expects: SIGHUP ignored, SIGCHLD as asked, all others default.
 pub fn reset_dispositions(sigchld: Disposition) -> nix::Result<()> {
     for number in 1..=libc::SIGRTMAX() {
         if let Some(disposition) = disposition_of_command(number, sigchld) {
-            set_raw_disposition(number, disposition)?;
+            set_disposition(number, disposition)?;
         }
     }
     Ok(())
@@ -272,8 +263,8 @@ pub fn unblock_signals(sigchld: Disposition) -> nix::Result<()> {
     let pending = pending_signals()?;
     for number in (1..=libc::SIGRTMAX()).filter(|number| is_member(&pending, *number)) {
         if let Some(disposition) = disposition_of_command(number, sigchld) {
-            set_raw_disposition(number, Disposition::Ignored)?;
-            set_raw_disposition(number, disposition)?;
+            set_disposition(number, Disposition::Ignored)?;
+            set_disposition(number, disposition)?;
         }
     }
     SigSet::empty().thread_set_mask()
@@ -303,9 +294,9 @@ fn is_member(set: &libc::sigset_t, number: i32) -> bool {
     unsafe { libc::sigismember(set, number) == 1 }
 }
 
-/// Like [`set_disposition`], for every number: the C library refuses 32 and 33, which it keeps for threads, and
-/// which a program started through posix_spawn(3) can inherit ignored.
-fn set_raw_disposition(number: i32, to: Disposition) -> nix::Result<()> {
+/// sigaction(2), for every number: the C library refuses 32 and 33, which it keeps for threads, and which a program
+/// started through posix_spawn(3) can inherit ignored.
+fn set_disposition(number: i32, to: Disposition) -> nix::Result<()> {
     let handler = match to {
         Disposition::Default => libc::SIG_DFL,
         Disposition::Ignored => libc::SIG_IGN,
