@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::fcntl::{OFlag, open};
+use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 
@@ -18,7 +19,7 @@ use crate::session;
 /// Called by the C library: `main` of a C program.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[cfg_attr(test, allow(dead_code))]
-extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
+extern "C" fn main(count: c_int, words: *const *const c_char) -> ! {
     let word = |index| {
         // SAFETY: `index` is less than `count`, and that many pointers stand there.
         let word = unsafe { words.add(index) };
@@ -29,7 +30,9 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
         OsStr::from_bytes(word.to_bytes()).to_owned()
     };
     let words: Vec<OsString> = (1..usize::try_from(count).unwrap_or(0)).map(word).collect();
-    crate::detach(words).into()
+    let status = crate::detach(words);
+    // SAFETY: it only ends the process. Whatever was written is written: nothing is left to be done at the end.
+    unsafe { libc::_exit(status.into()) }
 }
 
 /// Makes a stream that is closed /dev/null, lest another file becomes one by its number, and SIGPIPE an error of

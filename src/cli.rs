@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
@@ -168,7 +168,8 @@ fn target(value: &OsStr) -> Target {
 
 /// The last part of a path, as in basename(1).
 fn base_name(command: &OsStr) -> &OsStr {
-    Path::new(command).file_name().unwrap_or(command)
+    let last = command.as_bytes().rsplit(|byte| *byte == b'/').find(|part| !part.is_empty());
+    last.map_or(command, OsStr::from_bytes)
 }
 
 fn parse_sigchld(text: &str) -> Result<Disposition, String> {

@@ -96,35 +96,40 @@ pub fn start(start: &Start, ui: &Ui) -> Result<u8, Error> {
     let pid = spawned?;
     report(&launch, start, ui);
 
-    let name = quote(&start.name);
-    let started = format!("{name}, PID {}, {}", ui.strong(pid), describe_output(&launch.output));
+    let note_start = || {
+        if ui.shows_notes() {
+            let output = describe_output(&launch.output);
+            ui.note(format!("{}, PID {}, {output}", quote(&start.name), ui.strong(pid)));
+        }
+    };
     if limit.is_none() {
-        ui.note(&started);
+        note_start();
     }
+    let name = || quote(&start.name);
     match watch::watch(launch.child(pid), limit.and_then(|limit| begun.checked_add(limit)), &ignored) {
         Ok(Watched::Running) => {
-            ui.note(&started);
+            note_start();
             if Pid::this() == INIT {
-                ui.warn(format!("{name} ends with detach, which is process 1 here: use --wait"));
+                ui.warn(format!("{} ends with detach, which is process 1 here: use --wait", name()));
             }
             Ok(0)
         }
         Ok(Watched::Ended(status)) => {
             let Some((status, lifetime)) = launch.end_of_command(status, begun.elapsed()) else {
-                ui.warn(format!("cannot tell how {name} ends: the process that tracked it has not recorded it"));
+                ui.warn(format!("cannot tell how {} ends: the process that tracked it has not recorded it", name()));
                 return Ok(if start.watch == Watch::ToTheEnd { FAILED } else { 0 });
             };
             report_end(&launch, &start.name, status, lifetime, ui);
             Ok(exit_status(status))
         }
         Ok(Watched::Interrupted(signal)) => {
-            ui.note(format!("let go of {name}, PID {}, which goes on", ui.strong(pid)));
+            ui.note(format!("let go of {}, PID {}, which goes on", name(), ui.strong(pid)));
             // Not reached unless that fails.
             let _ = session::die_of(signal);
             Ok(128 + signal as u8)
         }
         Err(errno) => {
-            ui.warn(format!("cannot watch {name}: {}", reason(errno)));
+            ui.warn(format!("cannot watch {}: {}", name(), reason(errno)));
             Ok(if start.watch == Watch::ToTheEnd { FAILED } else { 0 })
         }
     }

@@ -54,7 +54,7 @@ pub fn list(all: bool, json: bool, ui: &Ui) -> Result<(), Error> {
     if !all && jobs.ended.len() > ENDED_SHOWN {
         ui.note(format!("{} more have ended: detach --list --all", jobs.ended.len() - ENDED_SHOWN));
     }
-    let held = size_of_ended(&jobs, &shown);
+    let held = if ui.shows_notes() { size_of_ended(&jobs, &shown) } else { 0 };
     if held > MUCH {
         let held = show_size(held);
         ui.note(format!("the logs of jobs that have ended take {held}: detach --prune=7d keeps the last week"));

@@ -52,9 +52,14 @@ impl Ui {
 
     /// What a person at a terminal wants to know. Scripts do not, unless they ask for every step.
     pub fn note(&self, text: impl Display) {
-        if self.is_verbose() || self.is_terminal && self.verbosity == Verbosity::Normal {
+        if self.shows_notes() {
             self.write(Style::new().dimmed(), &text.to_string());
         }
+    }
+
+    /// Whether notes are shown, for those that cost something to put together.
+    pub fn shows_notes(&self) -> bool {
+        self.is_verbose() || self.is_terminal && self.verbosity == Verbosity::Normal
     }
 
     /// Every step of a start, in columns, if steps are asked for.
