@@ -20,6 +20,8 @@ const TICK: Duration = Duration::from_millis(10);
 const CLOCK_ERROR: Duration = Duration::from_micros(1);
 /// More than /proc/PID/stat can hold: some fifty numbers and a name.
 const LONGEST_STAT: usize = 2048;
+/// 36 characters, a newline, and room to see that it is no more.
+const LONGEST_BOOT_ID: usize = 64;
 
 /// What tells one process from every other that ever had its PID.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +38,7 @@ impl Identity {
     /// The identity of the calling process, which was made between two times of [`time_since_boot`]; `None` where /proc
     /// does not tell.
     pub fn of_this_process(made: &RangeInclusive<Duration>) -> Option<Self> {
-        let from_stat = || Some(parse_stat(&read_short("/proc/self/stat").ok()?)?.start_time);
+        let from_stat = || Some(parse_stat(&read_line::<LONGEST_STAT>("/proc/self/stat").ok()?)?.start_time);
         let start_time = only_tick_of(made).or_else(from_stat)?;
         Some(Self { pid: Pid::this(), start_time, boot_id: boot_id().ok()? })
     }
@@ -89,7 +91,7 @@ impl Stat {
 
 /// The process `pid`; `None` when there is none, or none that may be seen.
 pub fn stat(pid: Pid) -> nix::Result<Option<Stat>> {
-    match read_short(&format!("/proc/{pid}/stat")) {
+    match read_line::<LONGEST_STAT>(&format!("/proc/{pid}/stat")) {
         // It has ended before the open, or before the read.
         Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
         other => Ok(parse_stat(&other?)),
@@ -116,17 +118,18 @@ pub fn processes() -> nix::Result<impl Iterator<Item = nix::Result<(Pid, Stat)>>
     Ok(all_pids()?.into_iter().filter_map(|pid| stat(pid).transpose().map(|stat| Ok((pid, stat?)))))
 }
 
-/// A file of /proc that holds one line: the kernel gives it whole to the first read(2) that has room for it.
-fn read_short(path: &str) -> nix::Result<Vec<u8>> {
+/// A file of /proc that holds one line of at most `LONGEST` bytes: the kernel gives it whole to the first read(2) that
+/// has room for it.
+fn read_line<const LONGEST: usize>(path: &str) -> nix::Result<Vec<u8>> {
     let file = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let mut line = [0; LONGEST_STAT];
+    let mut line = [0; LONGEST];
     let length = read(file, &mut line)?;
     Ok(line.get(..length).unwrap_or_default().to_owned())
 }
 
 /// The boot that runs.
 pub fn boot_id() -> nix::Result<String> {
-    parse_boot_id(&read_short("/proc/sys/kernel/random/boot_id")?).ok_or(Errno::EINVAL)
+    parse_boot_id(&read_line::<LONGEST_BOOT_ID>("/proc/sys/kernel/random/boot_id")?).ok_or(Errno::EINVAL)
 }
 
 /// The PID namespace of this process, by its number: pid_namespaces(7).

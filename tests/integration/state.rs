@@ -428,6 +428,69 @@ fn two_hundred_starts_at_once_lose_nothing() {
     assert_eq!(sandbox.files("").len(), 400);
 }
 
+/// Most start times come from the clock, the others from /proc: both must be what /proc tells.
+#[test]
+fn start_time_in_a_record_is_that_of_the_process() {
+    let sandbox = Sandbox::new();
+    let mut starts = vec![vec![]; 100];
+    starts.extend([vec!["--full"], vec!["-t"], vec!["-t", "--full"]].into_iter().cycle().take(30));
+    for options in starts {
+        let run = sandbox.detach(options.into_iter().chain(["--json", "-o", "/dev/null", "sleep", "60"]));
+        let record: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        for (name, identity) in [("the job", &record), ("its tracker", &record["tracker"])] {
+            if let Some(pid) = identity["pid"].as_i64() {
+                let start_time = Process::new(pid.try_into().unwrap()).stat(22);
+                assert_eq!(start_time, Some(identity["start_time"].to_string()), "{name}: {run:?}");
+            }
+        }
+    }
+}
+
+/// Whatever else a start did, every start would pay for: it reads no directory, asks for no locale, and looks at
+/// nothing in /proc but where it is.
+#[test]
+fn start_opens_what_it_needs() {
+    if !is_installed("strace") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    // The first start makes the directory.
+    sandbox.detach(["true"]);
+    let calls = "open,openat,readlink,readlinkat,getdents64,clone,clone3,fork,vfork,execve";
+    let run = sandbox.sh(&format!("strace -f -b execve -o ../trace -e trace={calls} detach -o /dev/null sleep 60"));
+    assert_eq!(run.status, 0, "{run:?}");
+    let job = sandbox.jobs(1).remove(0);
+    let trace = fs::read_to_string(sandbox.path("trace")).unwrap();
+    // Up to the exec of the command; what sleep does itself comes after it.
+    let begin = trace.lines().take_while(|line| !line.contains("execve(") || !line.contains("[\"sleep\""));
+    let calls: Vec<String> = begin.skip(1).filter_map(|line| call_with_path(line, job.pid.as_raw())).collect();
+    let state = sandbox.state().display().to_string();
+    let expected = [
+        // The C library, for the libraries that a static program may load later.
+        "readlink /proc/self/exe",
+        "openat /dev/null",
+        &format!("openat {state}"),
+        "clone",
+        "openat /proc/sys/kernel/random/boot_id",
+        "readlink /proc/self/ns/pid",
+        "openat PID-START-BOOT.tmp",
+    ];
+    assert_eq!(calls, expected, "{trace}");
+}
+
+/// A line of strace as the call and the path in it, if it is one.
+fn call_with_path(line: &str, pid: i32) -> Option<String> {
+    let (_, call) = line.split_once(' ')?;
+    let (name, arguments) = call.trim_start().split_once('(')?;
+    let path = arguments.split('"').nth(1).filter(|_| name != "clone");
+    let is_draft = |path: &&str| path.starts_with(&format!("{pid}-")) && Path::new(path).extension().is_some();
+    match path {
+        Some(path) if is_draft(&path) => Some(format!("{name} PID-START-BOOT.tmp")),
+        Some(path) => Some(format!("{name} {path}")),
+        None => name.bytes().all(|byte| byte.is_ascii_alphanumeric()).then(|| name.to_owned()),
+    }
+}
+
 #[test]
 fn ordinary_user_and_root_get_the_same() {
     let sandbox = Sandbox::new();
