@@ -1,11 +1,13 @@
-//! The beginning of the program: what the C library calls, and what Rust would do before `main`, as far as it is wanted.
+//! The beginning of the program: what the C library calls, and what Rust would do before `main`, as far as it is
+//! wanted.
 //!
 //! Left out is the handler that tells of a stack overflow, for which /proc/self/maps is read: that ends a program
-//! anyway. A panic ends this one by SIGABRT.
+//! anyway.
 
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::os::fd::IntoRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::catch_unwind;
 use std::path::Path;
 
 use nix::fcntl::{OFlag, open};
@@ -13,7 +15,7 @@ use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 
-use crate::error::Error;
+use crate::error::{Error, FAILED};
 use crate::session;
 
 /// Called by the C library: `main` of a C program.
@@ -30,13 +32,13 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> ! {
         OsStr::from_bytes(word.to_bytes()).to_owned()
     };
     let words: Vec<OsString> = (1..usize::try_from(count).unwrap_or(0)).map(word).collect();
-    let status = crate::detach(words);
-    // SAFETY: it only ends the process. Whatever was written is written: nothing is left to be done at the end.
+    let status = catch_unwind(|| crate::detach(words)).unwrap_or(FAILED);
+    // SAFETY: it only ends the process. Nothing is left to be done: `ui` flushes what it writes, all else has no buffer.
     unsafe { libc::_exit(status.into()) }
 }
 
-/// Makes a stream that is closed /dev/null, lest another file becomes one by its number, and SIGPIPE an error of
-/// write(2).
+/// Opens /dev/null for each standard stream that is closed, lest another file gets its number. Ignores SIGPIPE: a pipe
+/// that nobody reads is an error of write(2).
 pub fn prepare() -> Result<(), Error> {
     for stream in 0..=2 {
         if !session::is_open(stream) {

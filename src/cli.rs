@@ -66,11 +66,7 @@ fn mean(typed: &mut Typed) -> Result<Action, Error> {
     match (mode, words.as_slice()) {
         (Mode::Start, _) => mean_start(typed, words).map(|start| Action::Start(Box::new(start))),
         (Mode::List, []) => Ok(Action::List { all: typed.has("all"), json: typed.has("json") }),
-        (Mode::Prune, []) => {
-            let age = typed.value("prune").filter(|age| !age.is_empty());
-            let age = age.map(|age| parse_value("prune", age, parse_duration)).transpose()?;
-            Ok(Action::Prune(age.unwrap_or_default()))
-        }
+        (Mode::Prune, []) => Ok(Action::Prune(typed.parse_value("prune", parse_duration)?.unwrap_or_default())),
         (Mode::Prune, [word, ..]) if word.to_str().is_some_and(|word| parse_duration(word).is_ok()) => {
             let sentence = format!("cannot use {} with '--prune'", quote(word));
             Err(Error::Usage { sentence, hint: Some(format!("did you mean '--prune={}'?", word.display())) })

@@ -98,11 +98,15 @@ pub fn show_day(ms: u64) -> String {
     })
 }
 
-/// In the time zone of `TZ` or of the machine, else UTC, as tzset(3) has it; `None` beyond all years.
+/// In the time zone of `TZ` or of the machine, else UTC; `None` where the zone says nothing of that time.
 fn local_time(ms: u64) -> Option<DateTime> {
     static ZONE: LazyLock<TimeZone> = LazyLock::new(|| {
-        let zone = env::var("TZ").map_or_else(|_| TimeZone::local(), |name| TimeZone::from_posix_tz(&name));
-        zone.unwrap_or_else(|_| TimeZone::utc())
+        // As in tzset(3): a zone with summer time but without its rules has those of the United States.
+        let named = |name: String| {
+            let zone = TimeZone::from_posix_tz(&name);
+            zone.or_else(|_| TimeZone::from_posix_tz(&format!("{name},M3.2.0,M11.1.0")))
+        };
+        env::var("TZ").map_or_else(|_| TimeZone::local(), named).unwrap_or_else(|_| TimeZone::utc())
     });
     DateTime::from_timespec(i64::try_from(ms / 1000).ok()?, 0, ZONE.as_ref()).ok()
 }

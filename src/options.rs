@@ -47,17 +47,22 @@ pub struct Opt {
     short: Option<char>,
     long: &'static str,
     takes: Takes,
-    /// The modes that it goes with.
+    /// The modes that it goes with; where it names one, that alone.
     modes: &'static [Mode],
+    names_mode: bool,
     help: &'static str,
 }
 
 const fn opt(short: char, long: &'static str, takes: Takes, modes: &'static [Mode], help: &'static str) -> Opt {
-    Opt { short: Some(short), long, takes, modes, help }
+    Opt { short: Some(short), ..plain(long, takes, modes, help) }
 }
 
-const fn long(long: &'static str, takes: Takes, modes: &'static [Mode], help: &'static str) -> Opt {
-    Opt { short: None, long, takes, modes, help }
+const fn plain(long: &'static str, takes: Takes, modes: &'static [Mode], help: &'static str) -> Opt {
+    Opt { short: None, long, takes, modes, names_mode: false, help }
+}
+
+const fn mode(long: &'static str, takes: Takes, modes: &'static [Mode], help: &'static str) -> Opt {
+    Opt { names_mode: true, ..plain(long, takes, modes, help) }
 }
 
 /// The options of a start, and those that go with everything, in the order of the help.
@@ -68,21 +73,21 @@ const OPTIONS: [Opt; 20] = [
     opt('i', "input", Value("FILE"), &[Start], "Read stdin from FILE; '-' keeps it"),
     opt('C', "chdir", Value("DIR"), &[Start], "Start in DIR"),
     opt('m', "umask", Value("MODE"), &[Start], "Set the file mode creation mask, in octal"),
-    long("keep-fd", Value("N"), &[Start], "Keep descriptor N open (repeatable, or N,N)"),
-    long("sigchld", Value("HOW"), &[Start], "Disposition of SIGCHLD: 'default' or 'ignore'"),
-    long("pidfile", Value("FILE"), &[Start], "Write the PID to FILE, locked while COMMAND lives"),
+    plain("keep-fd", Value("N"), &[Start], "Keep descriptor N open (repeatable, or N,N)"),
+    plain("sigchld", Value("HOW"), &[Start], "Disposition of SIGCHLD: 'default' or 'ignore'"),
+    plain("pidfile", Value("FILE"), &[Start], "Write the PID to FILE, locked while COMMAND lives"),
     opt('N', "name", Value("NAME"), &[Start], "Name the job; else the base name of COMMAND"),
     opt('t', "track", Nothing, &[Start], "Keep a process that records how COMMAND ends"),
-    long("notify", Nothing, &[Start], "As --track, and show a notification at the end"),
+    plain("notify", Nothing, &[Start], "As --track, and show a notification at the end"),
     opt('w', "wait", Nothing, &[Start], "Stay to the end, exit as COMMAND; Ctrl-C lets go"),
-    long(
+    plain(
         "settle",
         Value("DURATION"),
         &[Start],
         "Stay that long, to tell if COMMAND fails at once;\non a terminal 100ms unless given",
     ),
     opt('P', "print-pid", Nothing, &[Start], "Print the PID alone on stdout"),
-    long("json", Nothing, &[Start, List, Check], "Print on stdout, as JSON, the record or the result"),
+    plain("json", Nothing, &[Start, List, Check], "Print on stdout, as JSON, the record or the result"),
     opt('q', "quiet", Nothing, ALL_MODES, "Say nothing but errors"),
     opt('v', "verbose", Nothing, ALL_MODES, "Name every step"),
     opt('h', "help", Nothing, ALL_MODES, "Print this help"),
@@ -91,21 +96,21 @@ const OPTIONS: [Opt; 20] = [
 
 /// The options that ask for, or do something with, what was started.
 const JOB_OPTIONS: [Opt; 10] = [
-    long("list", Nothing, &[List], "List what runs, and the last ten that ended"),
-    long("all", Nothing, &[List], "With --list: all that ended"),
-    long("log", Words("<JOB>"), &[Log], "Write the output of JOB to stdout"),
+    mode("list", Nothing, &[List], "List what runs, and the last ten that ended"),
+    plain("all", Nothing, &[List], "With --list: all that ended"),
+    mode("log", Words("<JOB>"), &[Log], "Write the output of JOB to stdout"),
     opt('f', "follow", Nothing, &[Log], "With --log: go on until JOB ends"),
-    long("join", Words("<JOB>..."), &[Join], "Wait until JOBs end, exit as the last of them"),
-    long("stop", Words("<JOB>..."), &[Stop], "End JOBs: SIGTERM, and SIGKILL for what is left"),
-    long("grace", Value("DURATION"), &[Stop], "With --stop: the time before SIGKILL; else 5s"),
-    long("signal", Value("SIG"), &[Stop], "With --stop: send SIG, and nothing more"),
-    long(
+    mode("join", Words("<JOB>..."), &[Join], "Wait until JOBs end, exit as the last of them"),
+    mode("stop", Words("<JOB>..."), &[Stop], "End JOBs: SIGTERM, and SIGKILL for what is left"),
+    plain("grace", Value("DURATION"), &[Stop], "With --stop: the time before SIGKILL; else 5s"),
+    plain("signal", Value("SIG"), &[Stop], "With --stop: send SIG, and nothing more"),
+    mode(
         "prune",
         Optional("DURATION"),
         &[Prune],
         "Remove the records and logs of what ended,\n[that long ago or longer]",
     ),
-    long("check", Words("[PID|JOB]..."), &[Check], "Tell whether a process would survive, and why"),
+    mode("check", Words("[PID|JOB]..."), &[Check], "Tell whether a process would survive, and why"),
 ];
 
 const ABOUT: &str = "\
@@ -153,20 +158,11 @@ impl Display for Opt {
     }
 }
 
-impl Opt {
-    /// The mode that it names, if it does.
-    fn mode(&self) -> Option<Mode> {
-        match (self.long, self.modes) {
-            ("list" | "log" | "join" | "stop" | "prune" | "check", [mode]) => Some(*mode),
-            _ => None,
-        }
-    }
-}
-
+/// The option that names it.
 impl Display for Mode {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let option = options().find(|option| option.mode() == Some(*self));
-        write!(f, "--{}", option.map_or("start", |option| option.long))
+        let mut names = options().filter(|option| option.names_mode && option.modes.contains(self));
+        names.next().map_or(Ok(()), |option| write!(f, "--{}", option.long))
     }
 }
 
@@ -195,7 +191,7 @@ fn help_of(options: &[Opt]) -> String {
 #[derive(Debug)]
 pub struct Typed {
     /// The options in their order, each with its value.
-    options: Vec<(&'static Opt, OsString)>,
+    options: Vec<(&'static Opt, Option<OsString>)>,
     /// The command and its arguments, or JOBs.
     pub words: Vec<OsString>,
     pub mode: Mode,
@@ -208,22 +204,26 @@ impl Typed {
         let mut typed = Self { options: Vec::new(), words: Vec::new(), mode: Start };
         let mut parser = Parser::from_args(words);
         while let Some(argument) = parser.next().map_err(explain)? {
-            let option = match argument {
+            let (option, is_long) = match argument {
                 Arg::Short(name) => {
-                    options().find(|option| option.short == Some(name)).ok_or_else(|| no_option(&format!("-{name}")))?
+                    let option = options().find(|option| option.short == Some(name));
+                    (option.ok_or_else(|| no_option(&format!("-{name}")))?, false)
                 }
                 Arg::Long(name) => {
-                    options().find(|option| option.long == name).ok_or_else(|| no_option(&format!("--{name}")))?
+                    let option = options().find(|option| option.long == name);
+                    (option.ok_or_else(|| no_option(&format!("--{name}")))?, true)
                 }
                 Arg::Value(word) => {
                     typed.words.push(word);
-                    if !typed.options.iter().any(|(option, _)| option.mode().is_some()) {
+                    if !typed.options.iter().any(|(option, _)| option.names_mode) {
                         typed.words.extend(parser.raw_args().map_err(explain)?);
                     }
                     continue;
                 }
             };
             let value = match option.takes {
+                // Behind a short option, a value would be the next of a cluster.
+                Nothing if is_long && parser.optional_value().is_some() => return Err(takes_no_value(option)),
                 Nothing => None,
                 Value(_) => {
                     Some(parser.value().map_err(|_| usage(format!("cannot use '{option}': it needs a value")))?)
@@ -234,7 +234,7 @@ impl Typed {
                     None
                 }
             };
-            typed.options.push((option, value.unwrap_or_default()));
+            typed.options.push((option, value));
             if matches!(option.long, "help" | "version") {
                 return Ok(typed);
             }
@@ -245,8 +245,9 @@ impl Typed {
 
     /// The mode that the options name. All of them must go with it.
     fn find_mode(&self) -> Result<Mode, Error> {
-        let mut named =
-            ALL_MODES.iter().filter(|mode| self.options.iter().any(|(option, _)| option.mode() == Some(**mode)));
+        let is_named =
+            |mode: &&Mode| self.options.iter().any(|(option, _)| option.names_mode && option.modes == [**mode]);
+        let mut named = ALL_MODES.iter().filter(is_named);
         let mode = match (named.next(), named.next()) {
             (Some(first), Some(second)) => return Err(usage(format!("cannot use '{first}' with '{second}'"))),
             (first, _) => *first.unwrap_or(&Start),
@@ -278,12 +279,14 @@ impl Typed {
 
     /// The values of an option that may be typed several times.
     pub fn values(&self, long: &str) -> impl Iterator<Item = &OsStr> {
-        self.options.iter().filter(move |(option, _)| option.long == long).map(|(_, value)| value.as_os_str())
+        self.options.iter().filter(move |(option, _)| option.long == long).filter_map(|(_, value)| value.as_deref())
     }
 
-    /// What the value of the option means to `parse`, which gives a reason where it means nothing.
+    /// What the value of the option means to `parse`, which gives a reason where it means nothing. Where it was typed
+    /// several times, all must mean something; the last one counts.
     pub fn parse_value<T>(&self, long: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, Error> {
-        self.value(long).map(|value| parse_value(long, value, parse)).transpose()
+        let values = self.values(long).map(|value| parse_value(long, value, parse));
+        values.collect::<Result<Vec<T>, Error>>().map(|mut values| values.pop())
     }
 }
 
@@ -313,10 +316,38 @@ fn no_option(typed: &str) -> Error {
     }
 }
 
-/// The only fault that the parser finds by itself.
+fn takes_no_value(option: impl Display) -> Error {
+    usage(format!("cannot use '{option}': it takes no value"))
+}
+
+/// The one fault that the parser finds by itself is `-q=x`.
 fn explain(error: lexopt::Error) -> Error {
     match error {
-        lexopt::Error::UnexpectedValue { option, .. } => usage(format!("cannot use '{option}': it takes no value")),
+        lexopt::Error::UnexpectedValue { option, .. } => takes_no_value(option),
         other => usage(format!("cannot use the command line: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_options_are_unique() {
+        let mut names: Vec<String> = options().map(|option| option.long.to_owned()).collect();
+        names.extend(options().filter_map(|option| option.short).map(String::from));
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn every_mode_but_the_start_is_named_by_one_option() {
+        for mode in ALL_MODES {
+            let names = options().filter(|option| option.names_mode && option.modes == [*mode]).count();
+            assert_eq!(names, usize::from(*mode != Start), "{mode:?}");
+        }
+        assert!(options().filter(|option| option.names_mode).all(|option| option.modes.len() == 1));
     }
 }

@@ -12,14 +12,14 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::fstat;
 use nix::unistd::write;
 
 use crate::error::{Error, errno, quote, reason};
 use crate::job::{Choice, ELSEWHERE, Job, Jobs, State};
-use crate::pidfd::Held;
+use crate::pidfd::{Held, wait_for};
 use crate::record::Destination;
 use crate::streams::is_same;
 use crate::ui::{Ui, shorten_home};
@@ -111,10 +111,7 @@ fn wait_for_more(changes: &Inotify, job: &Held) -> nix::Result<()> {
         // Asks for nothing: an error is reported in any case.
         PollFd::new(stdout.as_fd(), PollFlags::empty()),
     ];
-    match poll(&mut awaited, PollTimeout::NONE) {
-        Ok(_) | Err(Errno::EINTR) => (),
-        Err(errno) => return Err(errno),
-    }
+    wait_for(&mut awaited, PollTimeout::NONE)?;
     let [_, _, stdout] = awaited;
     let is_gone = stdout.revents().is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP));
     if is_gone { Err(Errno::EPIPE) } else { Ok(()) }
@@ -150,7 +147,7 @@ fn write_all(mut bytes: &[u8]) -> nix::Result<()> {
             Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
             // Whoever has given this descriptor to detach wants no write to wait.
             Err(Errno::EAGAIN) => {
-                poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
+                wait_for(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
             }
             Err(Errno::EINTR) => (),
             Err(errno) => return Err(errno),

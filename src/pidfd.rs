@@ -84,6 +84,14 @@ impl AsFd for Held {
     }
 }
 
+/// poll(2), for who looks again afterwards in any case: so it may also end early.
+pub fn wait_for(descriptors: &mut [PollFd], timeout: PollTimeout) -> nix::Result<()> {
+    match poll(descriptors, timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// The time until `deadline` for poll(2), which counts milliseconds in an int: rounded up, else the last part of a
 /// millisecond would be a busy loop.
 pub fn time_left(deadline: Option<Instant>) -> PollTimeout {

@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(10);
 const CLOCK_ERROR: Duration = Duration::from_micros(1);
 /// More than /proc/PID/stat can hold: some fifty numbers and a name.
 const LONGEST_STAT: usize = 2048;
-/// 36 characters, a newline, and room to see that it is no more.
+/// 36 characters and a newline.
 const LONGEST_BOOT_ID: usize = 64;
 
 /// What tells one process from every other that ever had its PID.
@@ -44,7 +44,8 @@ impl Identity {
     }
 }
 
-/// The clock that start times are taken from, and that goes on while the machine sleeps: clock_gettime(2).
+/// The clock that start times are taken from, and that goes on while the machine sleeps: clock_gettime(2). Zero where
+/// there is none.
 pub fn time_since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
@@ -54,7 +55,7 @@ fn only_tick_of(time: &RangeInclusive<Duration>) -> Option<u64> {
     let tick = |time: Duration| u64::try_from(time.as_nanos() / TICK.as_nanos()).ok();
     let first = tick(time.start().saturating_sub(CLOCK_ERROR))?;
     let last = tick(time.end().saturating_add(CLOCK_ERROR))?;
-    (first == last && !time.is_empty()).then_some(first)
+    (first == last && !time.is_empty() && !time.end().is_zero()).then_some(first)
 }
 
 /// What /proc/PID/stat tells of a process: proc_pid_stat(5).
@@ -305,6 +306,7 @@ mod tests {
             (ms(10, 11), None),
             (ms(19, 20), None),
             (ms(18, 12), None),
+            (ms(0, 0), None),
         ] {
             assert_eq!(only_tick_of(&time), tick, "{time:?}");
         }

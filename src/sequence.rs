@@ -246,7 +246,8 @@ impl<'a> Launch<'a> {
     }
 
     /// What has become of `child`, which is the command or a process that has failed to become it. One that is killed
-    /// after its last step counts as the command, as one that is killed after its exec: nobody can tell them apart.
+    /// after its last step counts as the command: to tell that from a kill after its exec, every start would have to
+    /// read /proc.
     fn conclude(&mut self, child: Pid) -> Result<Pid, Error> {
         if self.is_executing && self.failure.is_none() {
             if self.names_steps {
@@ -428,7 +429,7 @@ impl<'a> Launch<'a> {
         let no_record = |reason| Error::NoRecord { name: name.clone(), reason };
         let result = match (&self.state, &record.identity) {
             (Err(error), _) => Err(no_record(error.to_string())),
-            (_, None) => Err(no_record("/proc does not tell when it started".into())),
+            (_, None) => Err(no_record("/proc does not tell its identity".into())),
             (Ok(state), Some(identity)) => match state.save(identity, &record) {
                 Err(errno @ (Errno::ENOSPC | Errno::EDQUOT)) if self.log.is_some() => {
                     return Err(no_record(reason(errno)));

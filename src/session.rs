@@ -2,7 +2,7 @@
 //! on borrowed memory, a new session, dispositions, the mask, descriptors; and those that look after it: waiting,
 //! pidfds.
 //!
-//! This file alone holds unsafe code. It leaves the order of the steps to `sequence`, where it can be read at a
+//! With `begin`, this file alone holds unsafe code. It leaves the order of the steps to `sequence`, where it can be read at a
 //! glance, and files to `streams` and `state`.
 
 use std::fs;
@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sched::{CloneFlags, clone};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
 use nix::sys::prctl::{set_child_subreaper, set_dumpable, set_pdeathsig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -24,8 +24,10 @@ use nix::unistd::{Pid, getppid, setpgid, setsid};
 
 use crate::error::errno;
 
-/// Room for what the child does before its exec.
-const CHILD_STACK: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
+/// Room for what the child does before its exec. The kernel gives pages only where they are touched.
+const CHILD_STACK: NonZeroUsize = NonZeroUsize::new(512 * 1024).unwrap();
+/// The lowest part of that stack, which may not be touched: as large as a page is anywhere.
+const STACK_GUARD: usize = 64 * 1024;
 /// From linux/pidfd.h, since Linux 6.9.
 const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
 
@@ -61,15 +63,17 @@ pub fn spawn(mut body: impl FnMut()) -> nix::Result<Pid> {
     unsafe { clone(child, stack, CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK, Some(libc::SIGCHLD)) }
 }
 
-/// The stack of a child. It grows where it must, and the kernel leaves room below it, as with that of a program. It is not
-/// unmapped: this process ends soon, and its child stands on it until the exec.
+/// The stack of a child. It is not unmapped: this process ends soon, and its child stands on it until the exec.
 fn map_child_stack() -> nix::Result<&'static mut [u8]> {
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_GROWSDOWN;
     // SAFETY: without an address, the kernel chooses one where nothing is.
-    let bottom = unsafe { mmap_anonymous(None, CHILD_STACK, access, flags) }?;
-    // SAFETY: the mapping is readable, writable and zero, and this is the only reference to it.
-    Ok(unsafe { std::slice::from_raw_parts_mut(bottom.cast().as_ptr(), CHILD_STACK.get()) })
+    let bottom = unsafe { mmap_anonymous(None, CHILD_STACK, access, MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK) }?;
+    // SAFETY: the range is the lower part of what has just been mapped, and nothing refers to it yet.
+    unsafe { mprotect(bottom, STACK_GUARD, ProtFlags::PROT_NONE) }?;
+    // SAFETY: the guard is smaller than the mapping.
+    let bottom = unsafe { bottom.cast::<u8>().add(STACK_GUARD) };
+    // SAFETY: what is above the guard is readable, writable and zero, and this is the only reference to it.
+    Ok(unsafe { std::slice::from_raw_parts_mut(bottom.as_ptr(), CHILD_STACK.get() - STACK_GUARD) })
 }
 
 /// Makes this process ignore hangups and able to wait for its child, and blocks every other signal.
@@ -241,7 +245,7 @@ pub fn outlive_parent() -> nix::Result<()> {
     set_pdeathsig(None)
 }
 
-/// Makes this process ignore a signal, as do its children.
+/// Makes this process ignore a signal, which its children inherit.
 pub fn ignore(signal: Signal) -> nix::Result<()> {
     set_disposition(signal as i32, Disposition::Ignored)
 }
@@ -319,11 +323,10 @@ pub fn duplicate_from(file: impl AsFd, lowest: RawFd) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A standard stream of this process, without the buffers of `std::io`.
-pub fn standard_stream(number: RawFd) -> BorrowedFd<'static> {
-    debug_assert!((0..=2).contains(&number));
-    // SAFETY: `begin::prepare` has made sure that the three are open, and nothing closes them.
-    unsafe { BorrowedFd::borrow_raw(number) }
+/// stdin, stdout and stderr, without the buffers of `std::io`.
+pub fn standard_streams() -> [BorrowedFd<'static>; 3] {
+    // SAFETY: `begin::prepare` has made sure that the three are open; nothing closes them, `close_descriptors` neither.
+    [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) })
 }
 
 /// Whether descriptor `fd` is open.

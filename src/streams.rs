@@ -18,7 +18,7 @@ use nix::sys::stat::{FileStat, SFlag, fstat, makedev};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, isatty};
 
 use crate::error::{Error, errno};
-use crate::session::{self, standard_stream};
+use crate::session::{self, standard_streams};
 
 /// What an option says about a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Streams {
     /// A file that is made here stays even if the start fails, as with a shell's redirection: another job may have
     /// opened it meanwhile.
     pub fn open(input: Option<&Target>, output: Option<&Target>, error: Option<&Target>) -> Result<Self, Error> {
-        let [stdin, stdout, stderr] = [0, 1, 2].map(|number| look_at(standard_stream(number)));
+        let [stdin, stdout, stderr] = standard_streams().map(look_at);
         let mut streams = Self {
             output: match output {
                 Some(Target::Keep) => Output::Keep(stdout.status),
@@ -175,7 +175,10 @@ impl Streams {
         match (&self.error, log) {
             (Output::Opened(opened), _) => dup2_stderr(&opened.file)?,
             (Output::Log, Some(log)) => dup2_stderr(log)?,
-            (Output::WithStdout, _) => dup2_stderr(standard_stream(1))?,
+            (Output::WithStdout, _) => {
+                let [_, stdout, _] = standard_streams();
+                dup2_stderr(stdout)?;
+            }
             _ => (),
         }
         Ok(())

@@ -56,7 +56,7 @@ pub fn run(words: &[OsString]) -> Option<u8> {
     if words.next()? != WORD {
         return None;
     }
-    // Whoever types this means something else, and is told by the grammar that there is no such option.
+    // Whoever types this means something else, and is told that there is no such option.
     let command = parse_record_name(words.next()?)?;
     let begin = Duration::from_millis(words.next()?.to_str()?.parse().ok()?);
     let notifier = words.next().cloned().zip(words.next());

@@ -10,14 +10,13 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Instant;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
 use crate::error::escape;
-use crate::pidfd::time_left;
+use crate::pidfd::{time_left, wait_for};
 use crate::session::{self, Disposition};
 
 /// The signals by which a person or a closing terminal ends a program that waits.
@@ -69,10 +68,7 @@ pub fn watch(pid: Pid, until: Option<Instant>, ignored: &[Signal]) -> nix::Resul
         if left == PollTimeout::ZERO {
             return Ok(Watched::Running);
         }
-        match poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], left) {
-            Ok(_) | Err(Errno::EINTR) => (),
-            Err(errno) => return Err(errno),
-        }
+        wait_for(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], left)?;
     }
 }
 

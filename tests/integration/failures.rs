@@ -286,7 +286,7 @@ fn root_does_not_make_directories_in_the_home_of_another() {
 fn wait_that_is_not_possible_is_no_success() {
     let sandbox = Sandbox::new();
     let run = sandbox.sh("ulimit -n 4; detach -w -o - false");
-    let stderr = "detach: warning: cannot record job 'false': /proc does not tell when it started\n\
+    let stderr = "detach: warning: cannot record job 'false': /proc does not tell its identity\n\
                   detach: warning: cannot watch 'false': too many open files\n";
     assert_eq!((run.status, run.stderr.as_str()), (125, stderr));
 }
@@ -409,6 +409,11 @@ fn wrong_usage_is_125() {
             help,
         ),
         (&["--wait=5", "true"], "cannot use '--wait': it takes no value", help),
+        (
+            &["-m", "9", "-m", "0", "true"],
+            "cannot use '9' for '--umask <MODE>': not an octal number from 0 to 777",
+            help,
+        ),
         (&["-m", "9", "true"], "cannot use '9' for '--umask <MODE>': not an octal number from 0 to 777", help),
         (
             &["--settle", "x", "true"],

@@ -74,7 +74,9 @@ fn times_are_local() {
         run.stdout.split('\t').nth(3).unwrap().to_owned()
     };
     let at = sandbox.records()[0]["started_at_ms"].as_u64().unwrap() / 1000;
-    for zone in ["UTC", "Asia/Kolkata", "America/New_York"] {
+    let names = ["UTC", "Asia/Kolkata", "America/New_York", ":Asia/Tokyo", "Nope/Nope", ""];
+    let rules = ["CET-1CEST,M3.5.0,M10.5.0/3", "CET-1CEST", "<+0330>-3:30", "UTC0"];
+    for zone in names.into_iter().chain(rules) {
         let date = Run::of(sandbox.command("date").env("TZ", zone).arg("-d").arg(format!("@{at}")).arg("+%F %T"));
         assert_eq!(started(zone) + "\n", date.stdout, "{zone}");
     }

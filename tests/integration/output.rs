@@ -296,6 +296,13 @@ fn wrong_use_of_modes_is_told() {
         ("--signal TERM true", "cannot use '--signal' without '--stop'"),
         ("--stop a --signal TERM --grace 1s", "cannot use '--grace' with '--signal': nothing is sent after it"),
         ("--stop a --signal NO", "cannot use 'NO' for '--signal <SIG>': there is no such signal"),
+        ("--prune=", "cannot use '' for '--prune[=<DURATION>]': not a duration like 500ms, 2s, 1m30s or 7d"),
+        (
+            "--prune=soon --prune",
+            "cannot use 'soon' for '--prune[=<DURATION>]': not a duration like 500ms, 2s, 1m30s or 7d",
+        ),
+        ("--help=1", "cannot use '--help': it takes no value"),
+        ("-q=1 true", "cannot use '-q': it takes no value"),
         ("--prune=soon", "cannot use 'soon' for '--prune[=<DURATION>]': not a duration like 500ms, 2s, 1m30s or 7d"),
     ] {
         let run = sandbox.detach(line.split(' '));
