@@ -33,7 +33,8 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> ! {
     };
     let words: Vec<OsString> = (1..usize::try_from(count).unwrap_or(0)).map(word).collect();
     let status = catch_unwind(|| crate::detach(words)).unwrap_or(FAILED);
-    // SAFETY: it only ends the process. Nothing is left to be done: `ui` flushes what it writes, all else has no buffer.
+    // SAFETY: it only ends the process. Nothing is left to be done: `ui` flushes what it writes, and all else has no
+    // buffer.
     unsafe { libc::_exit(status.into()) }
 }
 

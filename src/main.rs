@@ -2,7 +2,7 @@
 //!
 //! This file parses, runs, prints the error and chooses the exit status; nothing else.
 
-// The C library calls `begin::main`: a start is so short that what the runtime of Rust does before would be a tenth.
+// The C library calls `begin::main`: of a start, what the runtime of Rust does before would be 7 %.
 #![cfg_attr(not(test), no_main)]
 
 #[allow(unsafe_code)]

@@ -178,13 +178,17 @@ fn systemd_run(state_home: &Path) -> Result<Launcher> {
     Launcher::peer("systemd-run", "systemd-run", &[whose, "--quiet", "--collect", TRUE], state_home)
 }
 
-/// Starts the servers of tmux and tsp, which are asked by their sockets alone. That of tmux ends with this process.
+/// Starts the servers of tmux and tsp, which are asked by their sockets alone. That of tmux ends with this process; that
+/// of tsp stays if this process is killed.
 pub fn start_servers(state_home: &Path) -> Result<()> {
     let keep = format!("exec tail --pid={} -f /dev/null", std::process::id());
     let tmux = ["-S", TMUX_SOCKET, "-f", "/dev/null", "new", "-d", &keep];
     for (program, arguments) in [("tmux", &tmux[..]), ("tsp", &[TRUE])] {
         if let Ok(server) = Launcher::peer(program, program, arguments, state_home) {
-            server.command(&[])?.status()?;
+            let status = server.command(&[])?.status()?;
+            if !status.success() {
+                return Err(format!("the server of {program} does not start: {status}").into());
+            }
         }
     }
     Ok(())

@@ -18,7 +18,7 @@ use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeVal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, wait, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::Result;
@@ -26,6 +26,9 @@ use crate::launchers::{Launcher, find_program, words};
 
 /// Rounds that are not counted: they bring programs and directories into memory.
 const WARM_UP: u32 = 20;
+
+/// Longer than an orphan that is to end may take.
+pub const LIMIT: Duration = Duration::from_secs(10);
 
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
@@ -123,13 +126,16 @@ pub fn stop_if_interrupted() -> Result<()> {
 
 /// Waits until all orphans that came to this process have ended. Returns how many there were.
 pub fn reap_all() -> Result<u32> {
-    stop_if_interrupted()?;
-    let mut reaped = 0;
+    let (end, mut reaped) = (Instant::now() + LIMIT, 0);
     loop {
-        match wait() {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) if Instant::now() > end => return Err("an orphan does not end".into()),
+            Ok(WaitStatus::StillAlive) => {
+                stop_if_interrupted()?;
+                sleep(Duration::from_micros(50));
+            }
             Ok(_) => reaped += 1,
             Err(Errno::ECHILD) => return Ok(reaped),
-            Err(Errno::EINTR) => (),
             Err(errno) => return Err(errno.into()),
         }
     }

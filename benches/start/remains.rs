@@ -12,13 +12,13 @@ use nix::unistd::{Pid, getpid};
 
 use crate::Result;
 use crate::launchers::{DETACH, Kind, Launcher, find_program, words};
-use crate::measure::{read_field, run_once, stop_if_interrupted};
+use crate::measure::{LIMIT, read_field, run_once, stop_if_interrupted};
 use crate::records::names_in;
 
 pub const IN_A_ROW: u32 = 10_000;
 pub const AT_ONCE: u32 = 200;
-/// Longer than an orphan that is to end may take.
-const LIMIT: Duration = Duration::from_secs(10);
+/// Seconds: what a job takes that is ended here, and that ends by itself if this process is killed.
+const JOB_TIME: &str = "60";
 
 /// What there is, or what there should be.
 pub struct Remains {
@@ -65,7 +65,7 @@ pub fn start_at_once(state_home: &Path) -> Result<Remains> {
     let sh = find_program("sh").ok_or("sh is not installed")?.display().to_string();
     // The first pipe is the barrier: a shell reads its end when all have been started.
     let script = r#"read -r _; exec "$@" < /dev/null 9< /dev/null"#;
-    let argv = words(&[&sh, "-c", script, "sh", DETACH, "sleep", "1000"]);
+    let argv = words(&[&sh, "-c", script, "sh", DETACH, "sleep", JOB_TIME]);
     let launcher = Launcher::new("at once", Kind::Detach, &argv, state_home)?;
     let (barrier, release) = pipe()?;
     // What they say fits into the second, and nobody reads it: detach lets go of it and makes a log.
@@ -90,7 +90,7 @@ pub fn start_at_once(state_home: &Path) -> Result<Remains> {
 
 /// The private memory of a tracking process, in KB.
 pub fn memory_of_tracker(state_home: &Path) -> Result<u64> {
-    let argv = words(&[DETACH, "-t", "sleep", "1000"]);
+    let argv = words(&[DETACH, "-t", "sleep", JOB_TIME]);
     let launcher = Launcher::new("tracker", Kind::Detach, &argv, state_home)?;
     run_once(&mut launcher.command(&[])?)?;
     let tracker = descendants().into_iter().find(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(is_detach));

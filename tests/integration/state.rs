@@ -484,6 +484,8 @@ fn start_opens_what_it_needs() {
 fn call_with_path(line: &str, pid: i32) -> Option<String> {
     let (_, call) = line.split_once(' ')?;
     let (name, arguments) = call.trim_start().split_once('(')?;
+    // Which of the two, depends on the architecture.
+    let name = if name == "readlinkat" { "readlink" } else { name };
     let path = arguments.split('"').nth(1).filter(|_| name != "clone");
     let is_draft = |path: &&str| path.starts_with(&format!("{pid}-")) && Path::new(path).extension().is_some();
     match path {
