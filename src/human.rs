@@ -4,6 +4,9 @@
 //! others.
 
 use std::env;
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::LazyLock;
@@ -12,9 +15,12 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use nix::libc;
 use nix::sys::signal::Signal;
-use tz::{DateTime, TimeZone};
+use tz::{DateTime, TimeZone, TimeZoneSettings};
 
 use crate::record::now_in_ms;
+
+/// Bytes; ten times as much as the longest one has.
+const LONGEST_ZONE: u64 = 64 * 1024;
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
@@ -101,14 +107,29 @@ pub fn show_day(ms: u64) -> String {
 /// In the time zone of `TZ` or of the machine, else UTC; `None` where the zone says nothing of that time.
 fn local_time(ms: u64) -> Option<DateTime> {
     static ZONE: LazyLock<TimeZone> = LazyLock::new(|| {
+        let directory = env::var("TZDIR").ok();
+        let directories: Vec<&str> = match &directory {
+            Some(directory) => vec![directory],
+            None => TimeZoneSettings::DEFAULT_DIRECTORIES.to_vec(),
+        };
+        let settings = TimeZoneSettings::new(&directories, read_zone);
         // As in tzset(3): a zone with summer time but without its rules has those of the United States.
         let named = |name: String| {
-            let zone = TimeZone::from_posix_tz(&name);
-            zone.or_else(|_| TimeZone::from_posix_tz(&format!("{name},M3.2.0,M11.1.0")))
+            let zone = settings.parse_posix_tz(&name);
+            zone.or_else(|_| settings.parse_posix_tz(&format!("{name},M3.2.0,M11.1.0")))
         };
-        env::var("TZ").map_or_else(|_| TimeZone::local(), named).unwrap_or_else(|_| TimeZone::utc())
+        env::var("TZ").map_or_else(|_| settings.parse_local(), named).unwrap_or_else(|_| TimeZone::utc())
     });
     DateTime::from_timespec(i64::try_from(ms / 1000).ok()?, 0, ZONE.as_ref()).ok()
+}
+
+/// A file of a time zone. `TZ` may name anything, so what is no file of that size is not read.
+fn read_zone(path: &str) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+    let mut zone = Vec::new();
+    if fs::metadata(path)?.is_file() {
+        File::open(path)?.take(LONGEST_ZONE).read_to_end(&mut zone)?;
+    }
+    Ok(zone)
 }
 
 /// `TERM` for 15, `RTMIN+1` for 35.
