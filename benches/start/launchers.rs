@@ -6,6 +6,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, pipe};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -205,14 +206,15 @@ pub fn end_servers(state_home: &Path) {
     }
 }
 
-/// A copy of `program` in the working directory, made once. How a file has come into the page cache, in small pieces as
-/// a linker writes it or in large ones, makes its program start in a tenth more or less time: so all are written alike.
+/// A copy of `program` in the working directory, made once. How a file has come into the page cache, in pages as a linker
+/// writes it or in one piece, makes its program start in a tenth more or less time: so all are written alike.
 fn copy_of(program: &Path) -> Result<PathBuf> {
     let directory = env::current_dir()?.join("programs");
     fs::create_dir_all(&directory)?;
     let copy = directory.join(program.file_name().ok_or("a program without a name")?);
     if !copy.exists() {
-        fs::copy(program, &copy)?;
+        fs::write(&copy, fs::read(program)?)?;
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
     }
     Ok(copy)
 }
