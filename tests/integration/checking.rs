@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    DETACH, Process, Run, Sandbox, Terminal, await_result, eventually, is_installed, is_root, process_named_in,
+    DETACH, Process, Run, Sandbox, Terminal, await_result, eventually, is_installed, is_root, process_named_in, sleeper,
 };
 use crate::survival::{repeat_until_shell_ends, switches};
 
@@ -370,13 +370,13 @@ fn keys_reach_the_foreground() {
     let sandbox = Sandbox::new();
     let mut terminal = Terminal::open_with(&sandbox, &["bash", "--norc", "--noprofile", "-i"]);
     let file = sandbox.path("pid");
-    let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60", file.display());
     for (trap, grade, fact) in [
         ("", "bad", r"it is in the foreground, and does nothing against Ctrl-C, Ctrl-\, Ctrl-Z"),
         ("trap '' INT QUIT TSTP;", "good", "it is in the foreground, and ignores the signals of all keys"),
     ] {
         let _ = fs::remove_file(&file);
-        let process = terminal.start(&format!("sh -c \"{trap} {}\"", script.replace('$', "\\$")), &file);
+        let process = terminal.start(&format!("sh -c \"{trap} {}\"", sleeper(&file).replace('$', "\\$")), &file);
+        process.wait_for_exec("sleep");
         eventually(|| terminal.foreground() == process.group());
         let keys = findings(&sandbox, &process).remove(2);
         assert_eq!((keys.1.as_str(), keys.2.as_str()), (grade, fact));

@@ -408,7 +408,7 @@ fn pidfile_is_held_whatever_else_is_open() {
         let start = format!("{before}; detach --pidfile pid {command}");
         assert_eq!(sandbox.sh(&start).status, 0);
         let job = sandbox.jobs(1).remove(0);
-        eventually(|| job.words("cmdline").first().is_some_and(|word| word == b"sleep"));
+        job.wait_for_exec("sleep");
         assert_eq!(sandbox.sh(&start).status, 125, "{before}");
         job.signal(Signal::SIGKILL);
         sandbox.jobs(0);

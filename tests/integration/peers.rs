@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::support::{Process, Run, Sandbox, Terminal, eventually, is_installed, process_named_in};
+use crate::support::{Process, Run, Sandbox, Terminal, is_installed, process_named_in};
 
 /// The title, and what is typed in bash. Every command is an absolute path, which daemonize wants.
 const WAYS: [(&str, &str); 5] = [
@@ -51,7 +51,7 @@ fn measure(line: &str) -> Facts {
         let started = line.replace("COMMAND", &format!("{work}/program {}", file.display()));
         bash(&format!("{before}\n{{ {started}\n}} > /dev/null 2>&1 < /dev/null"));
         let process = process_named_in(&file);
-        eventually(|| process.words("cmdline").first().is_some_and(|word| word == b"sleep"));
+        process.wait_for_exec("sleep");
         process
     };
     let substitution = line.replace("COMMAND", &format!("{work}/program {}", sandbox.path("substituted").display()));

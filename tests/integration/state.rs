@@ -73,7 +73,7 @@ fn job_has_clean_signals_wherever_detach_was_called() {
     let job = Process::started(&run.stdout);
     let mut control = sandbox.command("perl").args(["-e", DIRTY, &number, "sleep", "60"]).spawn().unwrap();
     let dirty = Process::new(control.id().cast_signed());
-    eventually(|| dirty.words("cmdline").first().is_some_and(|word| word == b"sleep"));
+    dirty.wait_for_exec("sleep");
     assert_eq!(dirty.signals("SigIgn"), [2, 3, 10, 13, 15, 17, 20, 32, 33, 40, 64]);
     assert_eq!(dirty.signals("SigBlk"), [2, 12, 15, 17, 34, 50, 64]);
     control.kill().unwrap();
@@ -92,7 +92,7 @@ fn job_of_a_background_list_of_a_script_can_be_interrupted() {
     let run = sandbox.sh("detach -P sleep 60 & wait; sleep 60 > /dev/null 2>&1 & echo $!");
     let pids: Vec<&str> = run.stdout.lines().collect();
     let [job, control] = [Process::started(pids[0]), Process::started(pids[1])];
-    eventually(|| control.words("cmdline").first().is_some_and(|word| word == b"sleep"));
+    control.wait_for_exec("sleep");
     assert_eq!(control.signals("SigIgn")[..2], [2, 3]);
     assert_eq!(job.signals("SigIgn"), [1]);
     job.signal(Signal::SIGINT);
@@ -351,9 +351,8 @@ fn closed_standard_streams_do_no_harm() {
         let run = Run::of(sandbox.command("sh").args(["-c", &format!("exec detach sh -c '{inner}' {script}")]));
         assert_eq!(run.status, 0, "{script}: {run:?}");
         let job = process_named_in(&pid);
-        eventually(|| job.words("cmdline").first().is_some_and(|word| word == b"sleep"));
-        // The dynamic loader of sleep opens its libraries first.
-        eventually(|| job.descriptors().into_keys().collect::<Vec<_>>() == [0, 1, 2]);
+        job.wait_for_exec("sleep");
+        job.assert_descriptors(&[0, 1, 2]);
         // Whatever was closed leads nowhere, and not to a file that was opened later.
         if script == "<&- >&- 2>&-" {
             let descriptors = job.descriptors();

@@ -305,7 +305,7 @@ fn terminal_that_has_hung_up_is_let_go() {
     });
     terminal.hang_up();
     let job = crate::support::process_named_in(&pid);
-    eventually(|| job.words("cmdline").first().is_some_and(|word| word == b"sleep"));
+    job.wait_for_exec("sleep");
     let descriptors = job.descriptors();
     assert_eq!(descriptors[&0], null());
     assert!(descriptors[&2].starts_with(sandbox.state()), "{descriptors:?}");

@@ -398,6 +398,12 @@ impl Process {
         words
     }
 
+    /// Waits until it runs `program`: what has written its PID may be a shell that is on the way to an exec.
+    #[track_caller]
+    pub fn wait_for_exec(&self, program: &str) {
+        eventually(|| self.words("cmdline").first().is_some_and(|word| word == program.as_bytes()));
+    }
+
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         kill(self.pid, signal).unwrap();
