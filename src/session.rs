@@ -2,8 +2,8 @@
 //! on borrowed memory, a new session, dispositions, the mask, descriptors; and those that look after it: waiting,
 //! pidfds.
 //!
-//! With `begin`, this file alone holds unsafe code. It leaves the order of the steps to `sequence`, where it can be read at a
-//! glance, and files to `streams` and `state`.
+//! With `begin`, this file alone holds unsafe code. It leaves the order of the steps to `sequence`, where it can be
+//! read at a glance, and files to `streams` and `state`.
 
 use std::fs;
 use std::num::NonZeroUsize;

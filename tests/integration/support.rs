@@ -22,7 +22,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::{Pid, tcgetpgrp};
+use nix::unistd::{Pid, close, tcgetpgrp};
 use serde_json::Value;
 
 /// The program under test.
@@ -87,9 +87,12 @@ pub struct Sandbox {
 
 impl Sandbox {
     pub fn new() -> Self {
-        static SUBREAPER: Once = Once::new();
+        static PREPARED: Once = Once::new();
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        SUBREAPER.call_once(|| prctl::set_child_subreaper(true).unwrap());
+        PREPARED.call_once(|| {
+            prctl::set_child_subreaper(true).unwrap();
+            close_inherited_descriptors();
+        });
         let directory = tempfile::Builder::new().prefix("detach-test-").tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let mark = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -377,12 +380,11 @@ impl Process {
         });
     }
 
-    /// A number of /proc/PID/fdinfo/FD, octal.
-    #[track_caller]
-    pub fn descriptor_flags(&self, fd: i32) -> u32 {
-        let info = fs::read_to_string(self.file(&format!("fdinfo/{fd}"))).unwrap();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
-        u32::from_str_radix(flags.trim(), 8).unwrap()
+    /// How it has opened a descriptor, with `O_CLOEXEC`; `None` when that is closed.
+    pub fn descriptor_flags(&self, fd: i32) -> Option<OFlag> {
+        let info = fs::read_to_string(self.file(&format!("fdinfo/{fd}"))).ok()?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+        i32::from_str_radix(flags.trim(), 8).ok().map(OFlag::from_bits_retain)
     }
 
     pub fn file(&self, name: &str) -> PathBuf {
@@ -412,6 +414,17 @@ impl Process {
     #[track_caller]
     pub fn signal_group(&self, signal: Signal) {
         killpg(Pid::from_raw(self.group()), signal).unwrap();
+    }
+}
+
+/// What the caller of the tests has left open would be open in all that they start as well, and `--check` tells of it.
+/// This process itself opens nothing without `O_CLOEXEC`.
+fn close_inherited_descriptors() {
+    let this = Process::new(std::process::id().cast_signed());
+    for fd in this.descriptors().into_keys().filter(|fd| *fd > 2) {
+        if this.descriptor_flags(fd).is_some_and(|flags| !flags.contains(OFlag::O_CLOEXEC)) {
+            close(fd).unwrap();
+        }
     }
 }
 
