@@ -31,7 +31,7 @@ type Prediction = (String, String);
 
 /// Asks `--check` about `process`; its exit status must fit.
 #[track_caller]
-pub fn predict(sandbox: &Sandbox, process: &Process) -> Prediction {
+fn predict(sandbox: &Sandbox, process: &Process) -> Prediction {
     let run = sandbox.detach(["--check", "--json", &process.pid.to_string()]);
     let json: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
     let word = |name: &str| json["verdict"][name].as_str().unwrap().to_owned();
@@ -39,6 +39,17 @@ pub fn predict(sandbox: &Sandbox, process: &Process) -> Prediction {
     let survives = prediction == ("survives".into(), "survives".into());
     assert_eq!((json["verdict"]["survives"].as_bool(), run.status), (Some(survives), i32::from(!survives)), "{json}");
     prediction
+}
+
+/// Waits for what is to be predicted for the terminal closing and for the shell's exit. Some launchers return before the
+/// program is what it will be, and a shell may still block signals when what it has started runs already.
+#[track_caller]
+pub fn await_prediction(sandbox: &Sandbox, process: &Process, [closing, exit]: [&str; 2], what: &str) {
+    await_result(|| {
+        let predicted = predict(sandbox, process);
+        let is_expected = (predicted.0.as_str(), predicted.1.as_str()) == (closing, exit);
+        if is_expected { Ok(()) } else { Err(format!("{what}: {predicted:?}, not {:?}", (closing, exit))) }
+    });
 }
 
 /// Whether what was predicted has happened.
@@ -140,20 +151,12 @@ fn assert_predictions_come_true(shell: &str, program: &[&str]) {
         let mut predicted = Vec::new();
         for (name, line, expected) in ways(shell) {
             let process = scene.start(name, &line);
-            // daemonize and setsid return before the program is what it will be.
             let what = format!("{shell} / {name}");
-            let prediction = await_result(|| {
-                let (closing, exit) = predict(&scene.sandbox, &process);
-                if [closing.as_str(), &exit] == expected {
-                    Ok((closing, exit))
-                } else {
-                    Err(format!("{what}: {closing}, {exit}"))
-                }
-            });
-            predicted.push((what, process, prediction));
+            await_prediction(&scene.sandbox, &process, expected, &what);
+            predicted.push((what, process, expected));
         }
         scene.let_happen(event);
-        for (what, process, (closing, exit)) in &predicted {
+        for (what, process, [closing, exit]) in &predicted {
             let outcome = if event == Event::Close { closing } else { exit };
             assert_came_true(outcome, process, &format!("{what} / {event:?}"));
         }
@@ -168,7 +171,7 @@ fn assert_predictions_come_true(shell: &str, program: &[&str]) {
             scene.terminal.press(key);
             eventually(|| key.is_empty() || process.is_stopped() && scene.terminal.foreground() != process.group());
             let what = format!("{shell} / {name} / {event:?}");
-            assert_eq!(predict(&scene.sandbox, &process), ("ends".into(), "ends".into()), "{what}");
+            await_prediction(&scene.sandbox, &process, ["ends", "ends"], &what);
             scene.let_happen(event);
             assert_came_true("ends", &process, &what);
         }
@@ -189,9 +192,8 @@ fn assert_stopped_and_deaf(shell: &str, program: &[&str]) {
         eventually(|| scene.terminal.foreground() == process.group());
         scene.terminal.press("\x1a");
         eventually(|| process.is_stopped() && scene.terminal.foreground() != process.group());
-        let (closing, exit) = predict(&scene.sandbox, &process);
         let expected = if shell == "bash" { "ends" } else { "survives" };
-        assert_eq!((closing.as_str(), exit.as_str()), (expected, expected), "{shell}");
+        await_prediction(&scene.sandbox, &process, [expected, expected], shell);
         scene.let_happen(event);
         if expected == "ends" {
             assert_came_true("ends", &process, shell);
@@ -223,11 +225,7 @@ fn predictions_in_odd_situations_come_true() {
     ] {
         let mut scene = Scene::open(program);
         let process = scene.start(name, &line);
-        await_result(|| {
-            let (closing, exit) = predict(&scene.sandbox, &process);
-            let is_expected = (closing.as_str(), exit.as_str()) == (expected, expected);
-            if is_expected { Ok(()) } else { Err(format!("{name}: {closing}, {exit}")) }
-        });
+        await_prediction(&scene.sandbox, &process, [expected, expected], name);
         scene.let_happen(Event::Close);
         if expected == "survives" {
             process.signal(Signal::SIGCONT);
@@ -266,7 +264,7 @@ fn exit_of_a_nested_shell_is_not_that_of_the_leader() {
     );
     let process = scene.start("foreground", &format!("{{}} {QUIET}"));
     eventually(|| scene.terminal.foreground() == process.group());
-    assert_eq!(predict(&scene.sandbox, &process), ("ends".into(), "perhaps".into()));
+    await_prediction(&scene.sandbox, &process, ["ends", "perhaps"], "foreground");
     nested.signal(Signal::SIGKILL);
     eventually(|| nested.is_dead());
     assert_came_true("survives", &process, "it is no leader");
@@ -311,10 +309,9 @@ fn program_that_leads_the_session_is_ended_by_its_terminal() {
         let file = sandbox.path("leader.pid");
         let mut terminal = Terminal::open_with(&sandbox, &[program.to_str().unwrap(), kind, file.to_str().unwrap()]);
         let process = process_named_in(&file);
-        let (closing, exit) = predict(&sandbox, &process);
-        assert_eq!((closing.as_str(), exit.as_str()), (expected, "perhaps"));
+        await_prediction(&sandbox, &process, [expected, "perhaps"], kind);
         terminal.hang_up();
-        assert_came_true(&closing, &process, kind);
+        assert_came_true(expected, &process, kind);
     }
 }
 

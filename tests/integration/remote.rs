@@ -17,7 +17,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
-use crate::checking::predict;
+use crate::checking::await_prediction;
 use crate::support::{
     Process, Run, Sandbox, Terminal, all_pids, await_result, eventually, is_installed, process_named_in, skip,
 };
@@ -71,9 +71,8 @@ fn assert_goes_on(job: &Process) {
 /// `--check` says beforehand what becomes of the control, which runs in the foreground, and of the job.
 #[track_caller]
 fn assert_predicted(sandbox: &Sandbox, control: &Process, job: &Process) {
-    let word = |word: &str| (word.to_owned(), word.to_owned());
-    assert_eq!(predict(sandbox, control), word("ends"));
-    assert_eq!(predict(sandbox, job), word("survives"));
+    await_prediction(sandbox, control, ["ends", "ends"], "control");
+    await_prediction(sandbox, job, ["survives", "survives"], "job");
 }
 
 /// An sshd on the loopback that lets in who runs the test, and passes on the environment of the sandbox.

@@ -284,15 +284,17 @@ fn job_that_cannot_be_seen_from_here_is_left_alone() {
 #[test]
 fn signal_is_sent_and_nothing_more() {
     let sandbox = Sandbox::new();
-    let script = "trap 'echo got it' USR1; echo $$ > pid.new; mv pid.new pid; while :; do sleep 0.01; done";
+    // The shell itself starts nothing any more: while a child is on the way to its exec, it could not be stopped.
+    let script = "mkfifo fifo; trap 'echo got it' USR1; sleep 60 & echo $! > pid.new; mv pid.new pid
+        while :; do read -r _ <> fifo; done";
     let job = sandbox.job(["sh", "-c", script]);
-    process_named_in(&sandbox.path("work/pid"));
+    let child = process_named_in(&sandbox.path("work/pid"));
     for signal in ["USR1", "sigusr1", "10"] {
         let run = sandbox.detach(["-v", "--stop", "sh", "--signal", signal]);
         assert_eq!((run.status, run.stderr), (0, format!("detach: sent USR1 to 'sh', PID {}\n", job.pid)));
     }
-    // The sleeping child has got the signal as well, and died of it.
     eventually(|| sandbox.log().matches("got it\n").count() >= 1);
+    eventually(|| child.is_dead());
     assert!(job.is_alive());
     assert_eq!(sandbox.detach(["--stop=sh", "--signal=STOP"]).status, 0);
     eventually(|| job.is_stopped());
