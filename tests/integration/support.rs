@@ -553,7 +553,9 @@ impl Terminal {
     pub fn background(&mut self, sandbox: &Sandbox, command: &str) -> Process {
         let file = sandbox.path("background.pid");
         let _ = fs::remove_file(&file);
-        self.start(&format!("{command} & echo $! > {}", file.display()), &file)
+        let process = self.start(&format!("{command} & echo $! > {}", file.display()), &file);
+        process.wait_for_exec(command.split(' ').next().unwrap());
+        process
     }
 
     /// Starts `command` through detach.
