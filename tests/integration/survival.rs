@@ -23,6 +23,7 @@ use strict;
 my ($kind, $file) = @ARGV;
 alarm 300;
 $SIG{HUP} = 'DEFAULT' if $kind eq 'resetter';
+my $is_terminal = -t STDIN; # a terminal that has hung up is none
 open my $ready, '>', "$file.new" or die;
 print $ready "$$\n";
 close $ready;
@@ -35,7 +36,6 @@ if ($kind eq 'writer') {
     }
 }
 if ($kind eq 'reader') {
-    my $is_terminal = -t STDIN;
     my ($got, $line);
     do { $got = sysread STDIN, $line, 100 } while $got;
     exit 1 if !defined $got || $is_terminal;
