@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{DETACH, Run, Sandbox, Terminal, await_result, is_installed, skip};
+use crate::support::{DETACH, Run, Sandbox, Terminal, await_result, eventually, is_installed, skip};
 
 const TAB: &str = "\t";
 /// Puts every completion into the line.
@@ -242,6 +242,7 @@ fn jobs_complete_by_pid_and_by_name() {
     let running = sandbox.job(["-N", "running-one", "sleep", "60"]);
     let twins = [60, 61].map(|seconds| sandbox.job(["-N", "twin", "sleep", &seconds.to_string()]));
     let ended = sandbox.job(["-N", "ended-one", "true"]);
+    eventually(|| ended.is_dead());
     sandbox.job(["-N", "odd\n", "sleep", "60"]);
     let pid = running.pid.to_string();
     for mut prompt in Prompt::all(&sandbox) {
@@ -301,8 +302,8 @@ fn jobs_are_described_by_their_commands() {
         sandbox.job(["-N", &format!("job{seconds}"), "sleep", seconds]);
     }
     for mut prompt in Prompt::all(&sandbox) {
-        let screen = prompt.screen_after(&["detach --stop job", TAB, TAB, TAB], "sleep 62");
-        assert!(screen.contains("sleep 61"), "{}: {screen:?}", prompt.name);
+        prompt.screen_after(&["detach --stop job", TAB, TAB, TAB], "sleep 62");
+        prompt.terminal.wait_for("sleep 61");
     }
 }
 

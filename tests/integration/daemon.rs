@@ -41,8 +41,8 @@ fn daemon_is_in_the_state_of_the_classic_sequence() {
     assert_eq!(job.status("Umask"), "0000");
     assert_eq!(job.signals("SigIgn"), [1, 17]);
     assert_eq!(job.signals("SigBlk"), [0; 0]);
-    job.assert_descriptors(&[0, 1, 2]);
-    assert!(job.descriptors().values().all(|path| path == Path::new("/dev/null")), "{:?}", job.descriptors());
+    let descriptors = job.assert_descriptors(&[0, 1, 2]);
+    assert!(descriptors.values().all(|path| path == Path::new("/dev/null")), "{descriptors:?}");
     // Nothing but the command stays, not even a zombie.
     let session = job.session().to_string();
     let left = crate::support::all_pids().into_iter().map(Process::new);
@@ -251,13 +251,15 @@ fn closing_costs_the_same_whatever_the_limit() {
         let run = sandbox.sh(&format!("ulimit -n {limit}; strace -f -o trace detach -qF -w true; echo $?"));
         assert_eq!(run.stdout, "0\n", "{run:?}");
         let trace = fs::read_to_string(sandbox.path("work/trace")).unwrap();
-        // Up to the exec of the command; what that does is its own.
-        trace.split("\"true\"], ").next().unwrap().lines().count()
+        // From the exec of detach to that of the command; what that does is its own.
+        let calls = trace.split("\"true\"], ").nth(1).unwrap();
+        assert!(calls.contains("close_range("), "{calls}");
+        calls.lines().count()
     };
     let hard = sandbox.sh("ulimit -Hn").stdout;
-    assert_eq!(count("1024"), count(hard.trim()));
-    if is_root() {
-        assert_eq!(count("1024"), count("1000000"));
+    for limit in ["1024", hard.trim()].into_iter().chain(is_root().then_some("1000000")) {
+        // That the clock has ticked costs a few calls, one for each descriptor would be more than a thousand.
+        assert!(count(limit) < 400, "{limit}");
     }
 }
 
@@ -465,7 +467,7 @@ fn killed_intermediate_process_takes_its_child_with_it() {
     let sandbox = Sandbox::new();
     // The second child is held up in its chdir; the first waits for it, and is killed.
     let mut command = sandbox.command("strace");
-    command.args(["-f", "-o", "trace", "-e", "trace=chdir", "-e", "inject=chdir:delay_enter=2000000", DETACH]);
+    command.args(["-f", "-o", "trace", "-e", "trace=chdir", "-e", "inject=chdir:delay_enter=5s", DETACH]);
     let traced = command.args(["--full", "sleep", "60"]).stderr(Stdio::piped()).spawn().unwrap();
     let leads = |process: &Process| process.stat(6) == Some(process.pid.to_string());
     let groups = |process: &Process| process.stat(5) == Some(process.pid.to_string()) && !leads(process);

@@ -232,6 +232,7 @@ fn state_directory_that_is_not_ours_alone_is_refused() {
          others may use it: its mode is 755, not 700\n"
     );
     assert_eq!((run.status, run.stderr.as_str()), (0, stderr.as_str()));
+    sandbox.jobs(0);
 
     fs::remove_dir(&state).unwrap();
     fs::create_dir(sandbox.path("other")).unwrap();

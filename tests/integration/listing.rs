@@ -25,9 +25,10 @@ fn states(lines: &[Vec<String>]) -> Vec<[&str; 3]> {
     lines.iter().map(|line| [line[0].as_str(), line[2].as_str(), line[6].as_str()]).collect()
 }
 
-/// Waits until the job is no longer shown as running.
+/// Waits until the end of a tracked job is recorded.
+#[track_caller]
 fn wait_for_end(sandbox: &Sandbox, job: &Process) {
-    eventually(|| list(sandbox, &[]).iter().all(|line| line[0] != job.pid.to_string() || line[2] != "running"));
+    eventually(|| sandbox.records().iter().any(|it| it["pid"] == job.pid.as_raw() && !it["end"].is_null()));
 }
 
 #[test]
@@ -117,7 +118,8 @@ fn only_the_records_that_are_shown_are_opened() {
         return;
     }
     let sandbox = Sandbox::new();
-    sandbox.job(["true"]);
+    let job = sandbox.job(["true"]);
+    eventually(|| job.is_dead());
     let (name, text) = only_record(&sandbox);
     for number in 0..300 {
         let copy = name.replacen('-', &format!("-{number}"), 1);
@@ -380,7 +382,7 @@ fn killed_detach_leaves_a_job_that_is_recorded_or_none() {
             ));
             let with_each_job = if options.contains("-t") { 2 } else { 1 };
             let processes = await_settled(&sandbox, with_each_job);
-            let jobs: Vec<&Process> = processes.iter().filter(|it| it.words("cmdline")[0] == b"sleep").collect();
+            let jobs: Vec<&Process> = processes.iter().filter(|it| it.runs("sleep")).collect();
             let lines = list(&sandbox, &[]);
             let what = format!("{options:?}, {call} {number}: {run:?}, {processes:?}, {lines:?}");
             assert!(jobs.len() <= 1, "{what}");

@@ -34,7 +34,7 @@ fn newest_of_a_name_is_shown() {
     assert_eq!(sandbox.detach(["-wN", "it", "echo", "second"]).status, 0);
     assert_eq!(sandbox.detach(["-wN", "other", "echo", "third"]).status, 0);
     assert_eq!(sandbox.detach(["--log", "it"]).stdout, "second\n");
-    assert_eq!(sandbox.detach(["--log", &first.pid.to_string()]).stdout, "first\n");
+    eventually(|| sandbox.detach(["--log", &first.pid.to_string()]).stdout == "first\n");
     assert_eq!(sandbox.detach(["-wN", "it", "echo", "fourth"]).status, 0);
     assert_eq!(sandbox.detach(["--log=it"]).stdout, "fourth\n");
 }
@@ -271,7 +271,7 @@ fn child_that_goes_on_does_not_hold_up_following() {
     let run = Run::from(following.wait_with_output().unwrap());
     assert_eq!((run.status, run.stdout.as_str()), (0, "line\n"));
     assert!(job.is_dead());
-    assert_eq!(sandbox.jobs(1)[0].words("cmdline")[0], b"sleep");
+    sandbox.jobs(1)[0].wait_for_exec("sleep");
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn measure(line: &str) -> Facts {
         process
     };
     let substitution = line.replace("COMMAND", &format!("{work}/program {}", sandbox.path("substituted").display()));
-    let substitution = bash(&format!("timeout 2 bash -c 'out=$({substitution}\n)' > /dev/null 2>&1; echo $?"));
+    let substitution = bash(&format!("timeout 10 bash -c 'out=$({substitution}\n)' > /dev/null 2>&1; echo $?"));
     let mut terminal = Terminal::open_with(&sandbox, &["bash", "--norc", "--noprofile", "-i"]);
     let file = sandbox.path("typed");
     let typed = line.replace("COMMAND", &format!("{work}/program {}", file.display()));

@@ -352,10 +352,9 @@ fn closed_standard_streams_do_no_harm() {
         assert_eq!(run.status, 0, "{script}: {run:?}");
         let job = process_named_in(&pid);
         job.wait_for_exec("sleep");
-        job.assert_descriptors(&[0, 1, 2]);
+        let descriptors = job.assert_descriptors(&[0, 1, 2]);
         // Whatever was closed leads nowhere, and not to a file that was opened later.
         if script == "<&- >&- 2>&-" {
-            let descriptors = job.descriptors();
             assert!(descriptors.values().all(|path| path == Path::new(NULL)), "{descriptors:?}");
         }
     }
@@ -379,18 +378,19 @@ fn jobs_of_the_shell_are_empty_afterwards() {
         let mut terminal = Terminal::open_with(&sandbox, shell);
         let job = terminal.detach(&sandbox, "sleep 60");
         let file = sandbox.path("work/jobs");
-        terminal.type_line("jobs > jobs; echo seen >> jobs");
-        eventually(|| fs::read_to_string(&file).is_ok_and(|text| text.ends_with("seen\n")));
+        let seen = |file: &Path| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            if text.ends_with("seen\n") { Ok(text) } else { Err(text) }
+        };
         // fish says on stdout that there are none.
-        let listed = fs::read_to_string(&file).unwrap().replace("jobs: There are no jobs\n", "");
+        let listed = terminal.type_until("jobs > jobs; echo seen >> jobs", || seen(&file));
+        let listed = listed.replace("jobs: There are no jobs\n", "");
         assert_eq!(listed, "seen\n", "{shell:?}");
         assert!(job.is_alive());
 
-        terminal.type_line("sleep 60 &");
-        terminal.type_line("jobs > control; echo seen >> control");
         let file = sandbox.path("work/control");
-        eventually(|| fs::read_to_string(&file).is_ok_and(|text| text.ends_with("seen\n")));
-        assert!(fs::read_to_string(&file).unwrap().contains("sleep"), "the control of {shell:?}");
+        let listed = terminal.type_until("sleep 60 & jobs > control; echo seen >> control", || seen(&file));
+        assert!(listed.contains("sleep"), "the control of {shell:?}");
     }
 }
 

@@ -103,7 +103,7 @@ fn what_is_started_at_the_end_ends_as_well() {
     let script = "trap '(trap : TERM; echo $$ > late; while :; do sleep 0.01; done) & exit' TERM; : > up; while :; do sleep 0.01; done";
     sandbox.job(["sh", "-c", script]);
     eventually(|| sandbox.path("work/up").exists());
-    assert_eq!(sandbox.detach(["--stop", "sh", "--grace", "1s"]).status, 0);
+    assert_eq!(sandbox.detach(["--stop", "sh", "--grace", "2s"]).status, 0);
     eventually(|| sandbox.path("work/late").exists());
     assert_eq!(sandbox.processes().len(), 0);
 }
@@ -114,10 +114,10 @@ fn what_is_left_of_a_session_is_killed() {
     let script = "set -m; sh -c \"$0\" sh member & exec sleep 60";
     let job = sandbox.job(["bash", "-c", script, STUBBORN]);
     let member = process_named_in(&sandbox.path("work/member"));
-    let run = sandbox.detach(["--stop", "bash", "--grace=200ms"]);
+    let run = sandbox.detach(["--stop", "bash", "--grace=1s"]);
     assert_eq!(run.status, 0);
     let warning =
-        format!("detach: warning: 'bash', PID {} ended, but not all of its session within 200ms: killed ", job.pid);
+        format!("detach: warning: 'bash', PID {} ended, but not all of its session within 1s: killed ", job.pid);
     assert!(run.stderr.starts_with(&warning), "{run:?}");
     assert!(job.is_dead() && member.is_dead());
 }
@@ -289,6 +289,7 @@ fn signal_is_sent_and_nothing_more() {
         while :; do read -r _ <> fifo; done";
     let job = sandbox.job(["sh", "-c", script]);
     let child = process_named_in(&sandbox.path("work/pid"));
+    child.wait_for_exec("sleep");
     for signal in ["USR1", "sigusr1", "10"] {
         let run = sandbox.detach(["-v", "--stop", "sh", "--signal", signal]);
         assert_eq!((run.status, run.stderr), (0, format!("detach: sent USR1 to 'sh', PID {}\n", job.pid)));

@@ -29,7 +29,7 @@ fn terminal_is_let_go() {
     let job = sandbox.detached();
     let log = sandbox.state().join(format!("named-{}.log", job.pid));
     let expected = [(0, null()), (1, log.clone()), (2, log)];
-    assert_eq!(job.descriptors().into_iter().collect::<Vec<_>>(), expected);
+    assert_eq!(job.assert_descriptors(&[0, 1, 2]).into_iter().collect::<Vec<_>>(), expected);
     assert!(control.descriptors()[&1].starts_with("/dev/pts"));
 }
 
@@ -115,7 +115,7 @@ fn file_and_null_device_stay_and_make_no_log() {
     assert_eq!((run.status, run.stderr.as_str()), (0, ""));
     let job = &sandbox.jobs(1)[0];
     let expected = [(0, PathBuf::from("/etc/passwd")), (1, sandbox.path("work/out")), (2, null())];
-    assert_eq!(job.descriptors().into_iter().collect::<Vec<_>>(), expected);
+    assert_eq!(job.assert_descriptors(&[0, 1, 2]).into_iter().collect::<Vec<_>>(), expected);
     assert_eq!(sandbox.files(".log"), [""; 0]);
     assert_eq!(sandbox.records()[0]["stdout"], "kept");
     assert_eq!(sandbox.records()[0]["stderr"], "discarded");
@@ -172,8 +172,9 @@ fn dash_leaves_a_stream_as_it_is() {
 
     let mut terminal = Terminal::open(&sandbox);
     let job = terminal.start(&format!("detach -i - -o - sh -c '{}'", sleeper(&sandbox.path("p"))), &sandbox.path("p"));
-    job.assert_descriptors(&[0, 1, 2]);
-    assert!(job.descriptors().values().all(|path| path.starts_with("/dev/pts")), "{:?}", job.descriptors());
+    job.wait_for_exec("sleep");
+    let descriptors = job.assert_descriptors(&[0, 1, 2]);
+    assert!(descriptors.values().all(|path| path.starts_with("/dev/pts")), "{descriptors:?}");
     assert_eq!(sandbox.files(".log"), [""; 0]);
 }
 
@@ -217,7 +218,7 @@ fn terminal_named_as_a_file_does_not_become_the_controlling_one() {
         let mut waiting = command.args([DETACH, "-w", option, &device, "sleep", "60"]).spawn().unwrap();
         let job = await_result(|| {
             let jobs = sandbox.processes().into_iter();
-            let mut jobs = jobs.filter(|job| job.pid != keeper.pid && job.words("cmdline")[0] == b"sleep");
+            let mut jobs = jobs.filter(|job| job.pid != keeper.pid && job.runs("sleep"));
             jobs.next().ok_or_else(String::new)
         });
         let leader = Process::new(waiting.id().cast_signed());
@@ -301,7 +302,9 @@ fn terminal_that_has_hung_up_is_let_go() {
     let pid = sandbox.path("late.pid");
     terminal.type_line(&format!("sh ./late {}", pid.display()));
     eventually(|| {
-        sandbox.processes().iter().any(|process| process.words("cmdline").get(1).is_some_and(|word| word == b"./late"))
+        let is_late = |process: &Process| process.words("cmdline").get(1).is_some_and(|word| word == b"./late");
+        let is_deaf = |process: &Process| process.signals("SigIgn").contains(&1);
+        sandbox.processes().iter().any(|process| is_late(process) && is_deaf(process))
     });
     terminal.hang_up();
     let job = crate::support::process_named_in(&pid);

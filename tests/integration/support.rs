@@ -201,8 +201,7 @@ impl Sandbox {
         assert!(left.is_empty(), "processes are left: {left:?}");
     }
 
-    /// The processes of the sandbox, which must come to be `count`. See [`Process::started`] for why they may not all
-    /// be there at once.
+    /// The processes of the sandbox, which must come to be `count`.
     #[track_caller]
     pub fn jobs(&self, count: usize) -> Vec<Process> {
         await_result(|| {
@@ -222,7 +221,7 @@ impl Sandbox {
     pub fn processes(&self) -> Vec<Process> {
         let mark = self.mark();
         let is_ours = |pid: &i32| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let environment = environment(Pid::from_raw(*pid));
             environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
         };
         all_pids().into_iter().filter(is_ours).map(Process::new).filter(Process::is_alive).collect()
@@ -299,7 +298,7 @@ impl Process {
     #[track_caller]
     pub fn started(pid: &str) -> Self {
         let process = Self::new(pid.trim().parse().unwrap_or_else(|_| panic!("{pid:?} is no PID")));
-        eventually(|| process.is_dead() || fs::read(process.file("environ")).is_ok_and(|bytes| !bytes.is_empty()));
+        environment(process.pid);
         process
     }
 
@@ -371,13 +370,15 @@ impl Process {
         entries.map(|entry| (number(&entry), fs::read_link(entry.path()).unwrap_or_default())).collect()
     }
 
-    /// Exactly these descriptors are open, as soon as the dynamic loader has opened and closed its libraries.
+    /// Exactly these descriptors are open, as soon as the dynamic loader has opened and closed its libraries. Returns
+    /// what they lead to; asked again, the loader may just have opened one.
     #[track_caller]
-    pub fn assert_descriptors(&self, expected: &[i32]) {
+    pub fn assert_descriptors(&self, expected: &[i32]) -> BTreeMap<i32, PathBuf> {
         await_result(|| {
-            let open: Vec<_> = self.descriptors().into_keys().collect();
-            if open == expected { Ok(()) } else { Err(format!("{open:?} are open, not {expected:?}")) }
-        });
+            let open = self.descriptors();
+            let is_expected = open.keys().eq(expected);
+            if is_expected { Ok(open) } else { Err(format!("{open:?} are open, not {expected:?}")) }
+        })
     }
 
     /// How it has opened a descriptor, with `O_CLOEXEC`; `None` when that is closed.
@@ -391,19 +392,23 @@ impl Process {
         PathBuf::from(format!("/proc/{}/{name}", self.pid))
     }
 
-    /// The words of a file of /proc/PID whose entries end in NUL.
-    #[track_caller]
+    /// The words of a file of /proc/PID whose entries end in NUL; none when it has ended, or is in the middle of an exec.
     pub fn words(&self, name: &str) -> Vec<Vec<u8>> {
-        let bytes = fs::read(self.file(name)).unwrap();
+        let bytes = fs::read(self.file(name)).unwrap_or_default();
         let mut words: Vec<Vec<u8>> = bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
         words.pop();
         words
     }
 
+    /// Whether this is the first word of its command line.
+    pub fn runs(&self, program: &str) -> bool {
+        self.words("cmdline").first().is_some_and(|word| word == program.as_bytes())
+    }
+
     /// Waits until it runs `program`: what has written its PID may be a shell that is on the way to an exec.
     #[track_caller]
     pub fn wait_for_exec(&self, program: &str) {
-        eventually(|| self.words("cmdline").first().is_some_and(|word| word == program.as_bytes()));
+        eventually(|| self.runs(program));
     }
 
     #[track_caller]
@@ -428,11 +433,32 @@ fn close_inherited_descriptors() {
     }
 }
 
+/// The environment of a process; empty when it may not be read. In the middle of an exec there is none for a moment,
+/// which is waited for: there is memory (`vsize`) then, and `env_start` and `env_end` do not say yet that it is empty.
+fn environment(pid: Pid) -> Vec<u8> {
+    loop {
+        let Ok(bytes) = fs::read(format!("/proc/{pid}/environ")) else { return Vec::new() };
+        if !bytes.is_empty() {
+            return bytes;
+        }
+        let Some([memory, start, end]) = stat_fields(pid, [23, 50, 51]) else { return Vec::new() };
+        if memory == "0" || (start == end && end != "0") {
+            return Vec::new();
+        }
+        std::thread::yield_now();
+    }
+}
+
 fn stat_field(pid: Pid, number: usize) -> Option<String> {
+    stat_fields(pid, [number]).map(|[value]| value)
+}
+
+fn stat_fields<const N: usize>(pid: Pid, numbers: [usize; N]) -> Option<[String; N]> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = String::from_utf8_lossy(&stat[end_of_name + 1..]).into_owned();
-    rest.split_ascii_whitespace().nth(number - 3).map(str::to_owned)
+    let values: Vec<&str> = rest.split_ascii_whitespace().collect();
+    Some(numbers.map(|number| values[number - 3].to_owned()))
 }
 
 /// A script of sh that writes its PID to `file`, whole, and becomes a sleep.
@@ -533,10 +559,16 @@ impl Terminal {
         (status.parse().unwrap(), text.to_owned())
     }
 
-    /// Types a line that writes a PID to `file`, and waits for that process. Types it again when nothing comes of
-    /// it: a shell may drop what is typed while it goes back to its prompt.
+    /// Types a line that writes a PID to `file`, and waits for that process.
     #[track_caller]
     pub fn start(&mut self, line: &str, file: &Path) -> Process {
+        self.type_until(line, || read_pid(file))
+    }
+
+    /// Types a line, and waits for what is to come of it. Types it again when nothing does: a shell may drop what is
+    /// typed while it goes back to its prompt.
+    #[track_caller]
+    pub fn type_until<T>(&mut self, line: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
         let mut typed = None::<Instant>;
         await_result(|| {
             if typed.is_none_or(|typed| typed.elapsed() > Duration::from_secs(2)) {
@@ -544,7 +576,7 @@ impl Terminal {
                 typed = Some(Instant::now());
             }
             let screen = self.screen_end();
-            read_pid(file).map_err(|reason| format!("after {line:?}: {reason}; the screen ends with {screen:?}"))
+            attempt().map_err(|reason| format!("after {line:?}: {reason}; the screen ends with {screen:?}"))
         })
     }
 

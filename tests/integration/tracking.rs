@@ -397,9 +397,7 @@ fn tracking_process_killed_on_its_way_leaves_nothing_that_lies() {
                 let run = sandbox.sh(&script);
                 let what = format!("{options:?} {call} {number}: {run:?}");
                 assert!([0, 125, 137].contains(&run.status), "{what}");
-                let is_job = |process: &Process| {
-                    fs::read(process.file("cmdline")).is_ok_and(|words| words.starts_with(b"sleep\0"))
-                };
+                let is_job = |process: &Process| process.runs("sleep");
                 eventually(|| {
                     let is_tracker = |it: &Process| {
                         fs::read(it.file("cmdline")).is_ok_and(|w| w.starts_with(b"detach\0--tracking\0"))
@@ -487,7 +485,8 @@ fn notification_is_shown_when_the_command_ends() {
         assert_eq!((run.status, run.stderr.as_str()), (0, ""));
         let text = await_result(|| {
             let text = shown();
-            if text.contains(&format!("summary: '{title}'")) { Ok(text) } else { Err(text) }
+            let is_whole = text.contains(&format!("summary: '{title}'")) && text.ends_with("}\n");
+            if is_whole { Ok(text) } else { Err(text) }
         });
         let notification = text.rsplit("{\n").next().unwrap();
         let lines: Vec<&str> = notification.lines().map(str::trim).collect();
@@ -576,7 +575,7 @@ fn notification_is_sent_as_any_program_expects_and_nobody_waits_for_it() {
     assert!(told.starts_with(&expected), "{told}");
     assert_eq!(sandbox.detach(["--join", "--", "--help"]).status, 3);
     // The tracking process has ended, and notify-send alone goes on.
-    eventually(|| sandbox.processes().iter().all(|it| it.words("cmdline")[0] != b"detach"));
+    eventually(|| sandbox.processes().iter().all(|it| !it.runs("detach")));
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn colour_is_for_terminals_that_want_it() {
     let sandbox = Sandbox::new();
     let mut terminal = Terminal::open(&sandbox);
     for (variables, is_coloured) in [("", false), ("TERM=dumb NO_COLOR=", false), ("NO_COLOR=", true)] {
-        let (_, screen) = terminal.run(&format!("{variables} detach true"));
+        let (_, screen) = terminal.run(&format!("{variables} detach --settle 20s true"));
         assert_eq!(screen.contains("\x1b[2mdetach:\x1b[0m 'true' ended"), is_coloured, "{screen:?}");
         assert_eq!(screen.contains("\ndetach: 'true' ended"), !is_coloured, "{screen:?}");
         // The PID and the name of each step stand out.
@@ -224,7 +224,7 @@ fn interrupt_while_settling_lets_go_at_once() {
     terminal.type_line("detach --settle 6000s sleep 60");
     let job = sandbox.detached();
     // It listens as soon as it has let the other signals through again.
-    let detach = sandbox.jobs(3).into_iter().find(|process| process.words("cmdline")[0].ends_with(b"detach")).unwrap();
+    let detach = sandbox.jobs(3).into_iter().find(|process| process.runs("detach")).unwrap();
     eventually(|| detach.signals("SigBlk").contains(&2) && !detach.signals("SigBlk").contains(&20));
     terminal.press("\x03");
     terminal.wait_for(&format!("detach: let go of 'sleep', PID {}, which goes on", job.pid));
