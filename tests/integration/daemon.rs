@@ -251,15 +251,17 @@ fn closing_costs_the_same_whatever_the_limit() {
         let run = sandbox.sh(&format!("ulimit -n {limit}; strace -f -o trace detach -qF -w true; echo $?"));
         assert_eq!(run.stdout, "0\n", "{run:?}");
         let trace = fs::read_to_string(sandbox.path("work/trace")).unwrap();
-        // From the exec of detach to that of the command; what that does is its own.
-        let calls = trace.split("\"true\"], ").nth(1).unwrap();
-        assert!(calls.contains("close_range("), "{calls}");
-        calls.lines().count()
+        // From the exec of detach to that of the command; what that does is its own. Whether the clock has ticked, which
+        // costs a look at /proc, is not what is asked here.
+        let calls = trace.split("\"true\"], ").nth(1).unwrap().lines();
+        calls.filter(|call| call.contains("close_range(") || call.contains("EBADF")).count()
     };
     let hard = sandbox.sh("ulimit -Hn").stdout;
-    for limit in ["1024", hard.trim()].into_iter().chain(is_root().then_some("1000000")) {
-        // That the clock has ticked costs a few calls, one for each descriptor would be more than a thousand.
-        assert!(count(limit) < 400, "{limit}");
+    let usual = count("1024");
+    assert_ne!(usual, 0);
+    assert_eq!(count(hard.trim()), usual);
+    if is_root() {
+        assert_eq!(count("1000000"), usual);
     }
 }
 

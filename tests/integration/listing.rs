@@ -10,7 +10,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
 
-use crate::support::{Process, Run, Sandbox, Terminal, await_result, bytes, eventually, is_installed, is_root};
+use crate::support::{DETACH, Process, Run, Sandbox, Terminal, await_result, bytes, eventually, is_installed, is_root};
+use crate::tracking::{TRACKER, end_of};
 
 /// What `detach --list` prints when it is not on a terminal: fields, line by line.
 #[track_caller]
@@ -23,12 +24,6 @@ fn list(sandbox: &Sandbox, options: &[&str]) -> Vec<Vec<String>> {
 /// PID, state and command of each line.
 fn states(lines: &[Vec<String>]) -> Vec<[&str; 3]> {
     lines.iter().map(|line| [line[0].as_str(), line[2].as_str(), line[6].as_str()]).collect()
-}
-
-/// Waits until the end of a tracked job is recorded.
-#[track_caller]
-fn wait_for_end(sandbox: &Sandbox, job: &Process) {
-    eventually(|| sandbox.records().iter().any(|it| it["pid"] == job.pid.as_raw() && !it["end"].is_null()));
 }
 
 #[test]
@@ -70,16 +65,29 @@ fn jobs_are_listed_with_their_states() {
 fn times_are_local() {
     let sandbox = Sandbox::new();
     sandbox.job(["true"]);
-    let started = |zone: &str| {
-        let run = Run::of(sandbox.command(crate::support::DETACH).env("TZ", zone).arg("--list"));
-        run.stdout.split('\t').nth(3).unwrap().to_owned()
+    let started = |variables: &[(&str, &str)]| {
+        let run = Run::of(sandbox.command("timeout").args(["30", DETACH, "--list"]).envs(variables.iter().copied()));
+        run.stdout.split('\t').nth(3).unwrap().to_owned() + "\n"
     };
     let at = sandbox.records()[0]["started_at_ms"].as_u64().unwrap() / 1000;
     let names = ["UTC", "Asia/Kolkata", "America/New_York", ":Asia/Tokyo", "Nope/Nope", ""];
     let rules = ["CET-1CEST,M3.5.0,M10.5.0/3", "CET-1CEST", "<+0330>-3:30", "UTC0"];
+    let date = |zone: &str| {
+        Run::of(sandbox.command("date").env("TZ", zone).arg("-d").arg(format!("@{at}")).arg("+%F %T")).stdout
+    };
     for zone in names.into_iter().chain(rules) {
-        let date = Run::of(sandbox.command("date").env("TZ", zone).arg("-d").arg(format!("@{at}")).arg("+%F %T"));
-        assert_eq!(started(zone) + "\n", date.stdout, "{zone}");
+        assert_eq!(started(&[("TZ", zone)]), date(zone), "{zone}");
+    }
+    // tzfile(5): a header with six counts, then one type of five hours and its name; both twice, then the rule.
+    let counts = [0, 0, 0, 0, 1, 4].map(u32::to_be_bytes).concat();
+    let part = [&b"TZif2"[..], &[0; 15], &counts, &18_000_i32.to_be_bytes(), &[0, 0], b"XYZ\0"].concat();
+    let zones = sandbox.path("zones");
+    fs::create_dir(&zones).unwrap();
+    fs::write(zones.join("own"), [&part[..], &part, b"\nXYZ-5\n"].concat()).unwrap();
+    // Whoever opens that waits.
+    mkfifo(&zones.join("fifo"), Mode::S_IRWXU).unwrap();
+    for (zone, same) in [("own", "XYZ-5"), ("fifo", "UTC0")] {
+        assert_eq!(started(&[("TZDIR", zones.to_str().unwrap()), ("TZ", zone)]), date(same), "{zone}");
     }
 }
 
@@ -92,7 +100,7 @@ fn last_ten_that_ended_are_listed_unless_all_are_asked_for() {
     let ended: Vec<Process> = (0..12).map(|number| sandbox.job(["true", &number.to_string()])).collect();
     eventually(|| ended.iter().all(Process::is_dead));
     tracked.signal(Signal::SIGKILL);
-    wait_for_end(&sandbox, &tracked);
+    end_of(&sandbox, &tracked);
     let commands = |options: &[&str]| {
         let mut commands: Vec<String> = list(&sandbox, options).into_iter().map(|line| line[6].clone()).collect();
         commands.sort();
@@ -179,7 +187,7 @@ fn colour_is_for_terminals_that_want_it() {
 fn json_has_every_field_and_every_byte() {
     let sandbox = Sandbox::new();
     let job = sandbox.job([bytes(b"-t"), bytes(b"-N"), bytes(b"n\xff"), bytes(b"true"), bytes(b"a\xfe\n"), bytes(b"")]);
-    wait_for_end(&sandbox, &job);
+    end_of(&sandbox, &job);
     let run = sandbox.detach(["--list", "--json"]);
     assert_eq!((run.status, run.stdout.lines().count()), (0, 1));
     let json: Value = serde_json::from_str(&run.stdout).unwrap();
@@ -305,7 +313,7 @@ fn nothing_to_list_is_no_error() {
     }
     // Looking makes no directory.
     assert!(!sandbox.state().exists());
-    let run = Run::of(sandbox.command(crate::support::DETACH).env_remove("HOME").arg("--list"));
+    let run = Run::of(sandbox.command(DETACH).env_remove("HOME").arg("--list"));
     assert_eq!(run.status, 125);
 }
 
@@ -399,10 +407,7 @@ fn killed_detach_leaves_a_job_that_is_recorded_or_none() {
 
 /// The processes of the sandbox when each of them is what it is to become: none, or so many for each record, one of them a sleep.
 fn await_settled(sandbox: &Sandbox, with_each_job: usize) -> Vec<Process> {
-    let is_settled = |process: &Process| {
-        let words = fs::read(process.file("cmdline")).unwrap_or_default();
-        words.starts_with(b"sleep\0") || words.starts_with(b"detach\0--tracking\0")
-    };
+    let is_settled = |process: &Process| process.runs("sleep") || process.runs(TRACKER);
     await_result(|| {
         let processes = sandbox.processes();
         let is_complete = processes.len() == with_each_job * sandbox.files(".json").len();

@@ -302,9 +302,7 @@ fn terminal_that_has_hung_up_is_let_go() {
     let pid = sandbox.path("late.pid");
     terminal.type_line(&format!("sh ./late {}", pid.display()));
     eventually(|| {
-        let is_late = |process: &Process| process.words("cmdline").get(1).is_some_and(|word| word == b"./late");
-        let is_deaf = |process: &Process| process.signals("SigIgn").contains(&1);
-        sandbox.processes().iter().any(|process| is_late(process) && is_deaf(process))
+        sandbox.processes().iter().any(|process| process.runs("sh ./late") && process.signals("SigIgn").contains(&1))
     });
     terminal.hang_up();
     let job = crate::support::process_named_in(&pid);

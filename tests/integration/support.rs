@@ -400,15 +400,16 @@ impl Process {
         words
     }
 
-    /// Whether this is the first word of its command line.
-    pub fn runs(&self, program: &str) -> bool {
-        self.words("cmdline").first().is_some_and(|word| word == program.as_bytes())
+    /// Whether its command line begins with these words, between which are spaces.
+    pub fn runs(&self, command: &str) -> bool {
+        let mut words = self.words("cmdline").into_iter();
+        command.split(' ').all(|word| words.next().is_some_and(|it| it == word.as_bytes()))
     }
 
-    /// Waits until it runs `program`: what has written its PID may be a shell that is on the way to an exec.
+    /// Waits until it runs `command`: what has written its PID may be a shell that is on the way to an exec.
     #[track_caller]
-    pub fn wait_for_exec(&self, program: &str) {
-        eventually(|| self.runs(program));
+    pub fn wait_for_exec(&self, command: &str) {
+        eventually(|| self.runs(command));
     }
 
     #[track_caller]

@@ -14,9 +14,12 @@ use crate::support::{
 
 const WAYS: [&[&str]; 2] = [&["-t"], &["--track", "--full", "--sigchld=default", "-C", "."]];
 
-/// The record of `job`, when that has ended.
+/// The command line of a tracking process begins so.
+pub const TRACKER: &str = "detach --tracking";
+
+/// The end in the record of `job`, as soon as it is there.
 #[track_caller]
-fn end_of(sandbox: &Sandbox, job: &Process) -> Value {
+pub fn end_of(sandbox: &Sandbox, job: &Process) -> Value {
     await_result(|| {
         let record = record_of(sandbox, job);
         if record["end"].is_null() { Err(record.to_string()) } else { Ok(record["end"].clone()) }
@@ -34,7 +37,7 @@ fn tracker_of(sandbox: &Sandbox, job: &Process) -> Process {
     let pid = record_of(sandbox, job)["tracker"]["pid"].as_i64().unwrap();
     let tracker = Process::new(pid.try_into().unwrap());
     // It is another program by now, or in the middle of becoming one.
-    eventually(|| fs::read(tracker.file("cmdline")).is_ok_and(|words| words.starts_with(b"detach\0--tracking\0")));
+    tracker.wait_for_exec(TRACKER);
     tracker
 }
 
@@ -398,12 +401,7 @@ fn tracking_process_killed_on_its_way_leaves_nothing_that_lies() {
                 let what = format!("{options:?} {call} {number}: {run:?}");
                 assert!([0, 125, 137].contains(&run.status), "{what}");
                 let is_job = |process: &Process| process.runs("sleep");
-                eventually(|| {
-                    let is_tracker = |it: &Process| {
-                        fs::read(it.file("cmdline")).is_ok_and(|w| w.starts_with(b"detach\0--tracking\0"))
-                    };
-                    sandbox.processes().iter().all(|process| is_job(process) || is_tracker(process))
-                });
+                eventually(|| sandbox.processes().iter().all(|process| is_job(process) || process.runs(TRACKER)));
                 let jobs = sandbox.processes().into_iter().filter(is_job).count();
                 if run.status == 125 {
                     assert_eq!((jobs, sandbox.files(".json").len()), (0, 0), "{what}");
