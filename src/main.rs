@@ -1,55 +1,43 @@
 //! detach starts a command in a session of its own and gives the prompt back.
 //!
-//! This file parses, runs, prints the error and chooses the exit status; nothing else.
+//! Words in, exit status out: this file parses, runs what was asked for, and prints the error if that failed.
 
-// The C library calls `begin::main`: of a start, what the runtime of Rust does before would be 7 %.
+// The C library calls `main`: see `sys::entry`.
 #![cfg_attr(not(test), no_main)]
 
-#[allow(unsafe_code)]
-mod begin;
 mod check;
 mod cli;
-mod command;
 mod error;
-mod facts;
-mod human;
-mod job;
-mod join;
-mod launch;
-mod list;
-mod logind;
-mod notify;
-mod options;
-mod output;
-mod pidfd;
-mod pidfile;
-mod proc;
-mod prune;
-mod record;
-mod sequence;
+mod jobs;
+mod start;
 #[allow(unsafe_code)]
-mod session;
-mod state;
-mod stop;
-mod streams;
-mod table;
-mod tracker;
-mod ui;
-mod verdict;
-mod watch;
+mod sys;
+mod term;
 
-use std::ffi::OsString;
+use std::ffi::{OsString, c_char, c_int};
+use std::panic::catch_unwind;
 
 use cli::Action;
-use error::Error;
-use ui::{Ui, Verbosity, write_data};
+use error::{Error, FAILED};
+use sys::entry;
+use term::ui::{Ui, Verbosity};
 
-/// The whole program, for the words behind its name. Returns the exit status.
+/// Called by the C library, whose start code has told the standard library the arguments already.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(test, allow(dead_code))]
+#[allow(unsafe_code)] // the name, which is not used twice
+extern "C" fn main(_count: c_int, _words: *const *const c_char) -> c_int {
+    let status = catch_unwind(|| detach(std::env::args_os().skip(1).collect())).unwrap_or(FAILED);
+    entry::exit(status)
+}
+
+/// The whole program, for the words after its name. Returns the exit status.
 fn detach(words: Vec<OsString>) -> u8 {
-    if let Some(status) = tracker::run(&words) {
+    if let Some(status) = start::tracker::run(&words) {
         return status;
     }
-    let (action, verbosity) = match begin::prepare().and_then(|()| cli::parse(words)) {
+    let prepared = entry::prepare().map_err(|errno| Error::step("open /dev/null for a closed stream", errno));
+    let (action, verbosity) = match prepared.and_then(|()| cli::parse(words)) {
         Ok(typed) => typed,
         Err(error) => return fail(&error, &Ui::new(Verbosity::Normal)),
     };
@@ -59,18 +47,18 @@ fn detach(words: Vec<OsString>) -> u8 {
 
 fn run(action: Action, ui: &Ui) -> Result<u8, Error> {
     match action {
-        Action::Print(text) => write_data(&text).map_err(|error| Error::stdout(&error)).map(|()| 0),
-        Action::Start(start) => launch::start(&start, ui),
-        Action::List { all, json } => list::list(all, json, ui).map(|()| 0),
-        Action::Log { job, follow } => output::show(&job, follow, ui).map(|()| 0),
-        Action::Join(jobs) => join::join(&jobs, ui),
-        Action::Stop { jobs, how } => stop::stop(&jobs, how, ui),
-        Action::Check { wanted, json } => verdict::check(&wanted, json, ui),
-        Action::Prune(age) => prune::prune(age, ui).map(|()| 0),
+        Action::Print(message) => cli::print(&message),
+        Action::Start(request) => start::start(&request, ui),
+        Action::List(options) => jobs::list::list(options, ui),
+        Action::Log(options) => jobs::log::show(&options, ui),
+        Action::Join(jobs) => jobs::join::join(&jobs, ui),
+        Action::Stop(options) => jobs::stop::stop(&options, ui),
+        Action::Prune(options) => jobs::prune::prune(&options, ui),
+        Action::Check { wanted, json } => check::check(&wanted, json, ui),
     }
 }
 
 fn fail(error: &Error, ui: &Ui) -> u8 {
-    ui.error(error);
+    ui.failure(error, error.hint());
     error.status()
 }

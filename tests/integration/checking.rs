@@ -1,6 +1,6 @@
-//! `--check`: what it says of a process, and whether that comes true.
+//! `--check`: what it says about a process, and whether it is right.
 //!
-//! A prediction is asked for first; then the terminal is really closed, or the shell really ends.
+//! A test asks for a prediction first. Then it really closes the terminal, or ends the shell.
 
 use std::fs;
 
@@ -8,9 +8,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    DETACH, Process, Run, Sandbox, Terminal, await_result, eventually, is_installed, is_root, process_named_in, sleeper,
+    DETACH, Process, Run, Sandbox, Terminal, await_prediction, await_result, eventually, predict, process_named_in,
+    repeat_until_shell_ends, sleeper,
 };
-use crate::survival::{repeat_until_shell_ends, switches};
 
 /// Writes its PID to the file named by its argument and wakes up often. As `catcher` it has a handler for SIGHUP.
 const PROGRAM: &str = r#"#!/usr/bin/perl
@@ -26,41 +26,15 @@ select undef, undef, undef, 0.02 while 1;
 
 const QUIET: &str = "< /dev/null > /dev/null 2>&1";
 
-/// What is predicted for the terminal closing and for the shell's exit.
-type Prediction = (String, String);
-
-/// Asks `--check` about `process`; its exit status must fit.
+/// Asserts that the predicted outcome has happened.
 #[track_caller]
-fn predict(sandbox: &Sandbox, process: &Process) -> Prediction {
-    let run = sandbox.detach(["--check", "--json", &process.pid.to_string()]);
-    let json: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
-    let word = |name: &str| json["verdict"][name].as_str().unwrap().to_owned();
-    let prediction = (word("terminal_closing"), word("shell_exit"));
-    let survives = prediction == ("survives".into(), "survives".into());
-    assert_eq!((json["verdict"]["survives"].as_bool(), run.status), (Some(survives), i32::from(!survives)), "{json}");
-    prediction
-}
-
-/// Waits for what is to be predicted for the terminal closing and for the shell's exit. Some launchers return before the
-/// program is what it will be, and a shell may still block signals when what it has started runs already.
-#[track_caller]
-pub fn await_prediction(sandbox: &Sandbox, process: &Process, [closing, exit]: [&str; 2], what: &str) {
-    await_result(|| {
-        let predicted = predict(sandbox, process);
-        let is_expected = (predicted.0.as_str(), predicted.1.as_str()) == (closing, exit);
-        if is_expected { Ok(()) } else { Err(format!("{what}: {predicted:?}, not {:?}", (closing, exit))) }
-    });
-}
-
-/// Whether what was predicted has happened.
-#[track_caller]
-pub fn assert_came_true(outcome: &str, process: &Process, what: &str) {
+fn assert_came_true(outcome: &str, process: &Process, what: &str) {
     match outcome {
         "ends" => await_result(|| if process.is_dead() { Ok(()) } else { Err(format!("{what} lives")) }),
         "survives" => {
-            // It has been woken up some times since, or has ended.
-            let before = switches(process);
-            eventually(|| process.is_dead() || switches(process) > before.map(|count| count + 4));
+            // It has to wake up a few times, unless it has ended.
+            let before = process.switches();
+            eventually(|| process.is_dead() || process.switches() > before.map(|count| count + 4));
             assert!(process.is_alive(), "{what} has ended");
         }
         _ => assert_eq!(outcome, "perhaps", "{what}"),
@@ -71,14 +45,14 @@ pub fn assert_came_true(outcome: &str, process: &Process, what: &str) {
 enum Event {
     Close,
     Exit,
-    /// For what is in the foreground, where no `exit` can be typed.
+    /// Kills the shell: no `exit` can be typed while a job is in the foreground.
     Kill,
 }
 
-/// How a program is started: a name, and a line in which `{}` stands for it.
+/// A way to start a program: its name, a command line in which `{}` stands for the program, and the predictions.
 type Way = (&'static str, String, [&'static str; 2]);
 
-/// The ways that put it into the background, with what is to be predicted.
+/// The ways to start it in the background.
 fn ways(shell: &str) -> Vec<Way> {
     let passes_on = shell != "dash";
     let plain = if passes_on { "perhaps" } else { "survives" };
@@ -99,7 +73,7 @@ fn ways(shell: &str) -> Vec<Way> {
         ways.push(("& disown", "{} & disown".into(), ["perhaps", "perhaps"]));
     }
     if shell != "fish" {
-        ways.push(("deaf &", format!("(trap '' HUP; exec {{}}) {QUIET} &"), ["survives", "survives"]));
+        ways.push(("ignoring &", format!("(trap '' HUP; exec {{}}) {QUIET} &"), ["survives", "survives"]));
         ways.push(("pipe", "{} 2>&1 < /dev/null | cat &".into(), ["perhaps", "perhaps"]));
     }
     ways
@@ -118,7 +92,7 @@ impl Scene {
         Self { sandbox, terminal }
     }
 
-    /// Starts the program as `line` says, where `{}` stands for it and `{file}` for the file with its PID.
+    /// Runs the command line `line`, in which `{}` stands for the program and `{file}` for the file with its PID.
     fn start(&mut self, name: &str, line: &str) -> Process {
         let file = self.sandbox.path(&format!("{}.pid", name.replace([' ', '&'], "_")));
         let program = self.sandbox.path("work/program");
@@ -143,9 +117,7 @@ impl Scene {
 }
 
 fn assert_predictions_come_true(shell: &str, program: &[&str]) {
-    if ![program[0], "perl", "daemonize"].into_iter().all(is_installed) {
-        return;
-    }
+    requires!((program[0]), perl, daemonize);
     for event in [Event::Close, Event::Exit] {
         let mut scene = Scene::open(program);
         let mut predicted = Vec::new();
@@ -161,9 +133,9 @@ fn assert_predictions_come_true(shell: &str, program: &[&str]) {
             assert_came_true(outcome, process, &format!("{what} / {event:?}"));
         }
     }
-    assert_stopped_and_deaf(shell, program);
+    assert_stopped_job_that_ignores_hangups(shell, program);
     for event in [Event::Close, Event::Kill] {
-        // One that is stopped, and one in the foreground, each in a terminal of its own.
+        // A stopped job and a job in the foreground, each in a terminal of its own.
         for (name, key) in [("stopped", "\x1a"), ("foreground", "")] {
             let mut scene = Scene::open(program);
             let process = scene.start(name, "{}");
@@ -178,9 +150,9 @@ fn assert_predictions_come_true(shell: &str, program: &[&str]) {
     }
 }
 
-/// One that is stopped and ignores SIGHUP: bash ends it with SIGTERM, the others do not.
+/// A stopped job that ignores SIGHUP: bash terminates it with SIGTERM, the other shells do not.
 #[track_caller]
-fn assert_stopped_and_deaf(shell: &str, program: &[&str]) {
+fn assert_stopped_job_that_ignores_hangups(shell: &str, program: &[&str]) {
     for event in [Event::Close, Event::Exit] {
         let mut scene = Scene::open(program);
         let line = if shell == "fish" {
@@ -188,7 +160,7 @@ fn assert_stopped_and_deaf(shell: &str, program: &[&str]) {
         } else {
             "(trap '' HUP; exec {} < /dev/null > /dev/null 2>&1)"
         };
-        let process = scene.start("stopped and deaf", line);
+        let process = scene.start("stopped and ignoring", line);
         eventually(|| scene.terminal.foreground() == process.group());
         scene.terminal.press("\x1a");
         eventually(|| process.is_stopped() && scene.terminal.foreground() != process.group());
@@ -205,14 +177,12 @@ fn assert_stopped_and_deaf(shell: &str, program: &[&str]) {
 }
 
 #[test]
-fn predictions_in_odd_situations_come_true() {
-    if !["bash", "dash", "perl"].into_iter().all(is_installed) {
-        return;
-    }
+fn predictions_in_unusual_situations_come_true() {
+    requires!(bash, dash, perl);
     let bash: &[&str] = &["bash", "--norc", "--noprofile", "-i"];
     let replaced: &[&str] = &["bash", "-c", "cp $(command -v bash) mine; exec ./mine --norc --noprofile -i"];
     for (name, program, line, expected) in [
-        // Its parent has ended, but not its job.
+        // Its parent has ended, but other processes of its job run.
         ("orphan in a job", bash, format!("{{ {{}} {QUIET} & }} | sleep 60 &"), "perhaps"),
         (
             "stopped orphan",
@@ -235,10 +205,8 @@ fn predictions_in_odd_situations_come_true() {
 }
 
 #[test]
-fn child_of_a_script_that_traps_hangups_is_not_said_to_end() {
-    if !is_installed("perl") {
-        return;
-    }
+fn child_of_a_script_that_traps_hangups_may_survive() {
+    requires!(perl);
     let sandbox = Sandbox::new();
     let program = sandbox.script("program", PROGRAM);
     let file = sandbox.path("child.pid");
@@ -247,15 +215,13 @@ fn child_of_a_script_that_traps_hangups_is_not_said_to_end() {
     let process = process_named_in(&file);
     eventually(|| predict(&sandbox, &process).0 == "perhaps");
     terminal.hang_up();
-    // The script waits for it.
+    // The script waits for it, and so does not end.
     assert_came_true("survives", &process, "child of a script");
 }
 
 #[test]
-fn exit_of_a_nested_shell_is_not_that_of_the_leader() {
-    if !is_installed("perl") {
-        return;
-    }
+fn exit_of_a_nested_shell_does_not_end_its_foreground_job() {
+    requires!(perl);
     let mut scene = Scene::open(&["bash", "--norc", "--noprofile", "-i"]);
     let inner = scene.sandbox.path("inner.pid");
     let nested = scene.terminal.start(
@@ -267,8 +233,8 @@ fn exit_of_a_nested_shell_is_not_that_of_the_leader() {
     await_prediction(&scene.sandbox, &process, ["ends", "perhaps"], "foreground");
     nested.signal(Signal::SIGKILL);
     eventually(|| nested.is_dead());
-    assert_came_true("survives", &process, "it is no leader");
-    // And bash with huponexit, which nobody can see, does end its jobs: "perhaps" is no empty word.
+    assert_came_true("survives", &process, "job of a nested shell");
+    // The setting huponexit is not visible from outside, and it decides: "perhaps" is right.
     for (option, lives) in [("-u", true), ("-s", false)] {
         let mut scene = Scene::open(&["bash", "--noprofile", "--login", "-i"]);
         let process = scene.start("job", &format!("shopt {option} huponexit; {{}} {QUIET} &"));
@@ -299,10 +265,8 @@ fn predictions_in_dash_come_true() {
 }
 
 #[test]
-fn program_that_leads_the_session_is_ended_by_its_terminal() {
-    if !is_installed("perl") {
-        return;
-    }
+fn session_leader_ends_when_its_terminal_closes() {
+    requires!(perl);
     for (kind, expected) in [("plain", "ends"), ("catcher", "perhaps")] {
         let sandbox = Sandbox::new();
         let program = sandbox.script("program", PROGRAM);
@@ -315,7 +279,7 @@ fn program_that_leads_the_session_is_ended_by_its_terminal() {
     }
 }
 
-/// Title, mark and fact of each line.
+/// Hazard, grade and fact of each finding.
 fn findings(sandbox: &Sandbox, process: &Process) -> Vec<(String, String, String)> {
     let run = sandbox.detach(["--check", "--json", &process.pid.to_string()]);
     let json: Value = serde_json::from_str(&run.stdout).unwrap();
@@ -325,7 +289,7 @@ fn findings(sandbox: &Sandbox, process: &Process) -> Vec<(String, String, String
 }
 
 #[test]
-fn every_hazard_is_told_with_its_fact() {
+fn every_hazard_is_listed_with_its_fact() {
     let sandbox = Sandbox::new();
     let job = sandbox.job(["sleep", "60"]);
     let findings = findings(&sandbox, &job);
@@ -334,32 +298,30 @@ fn every_hazard_is_told_with_its_fact() {
     assert!(findings[..5].iter().all(|(_, grade, _)| grade == "good"), "{findings:?}");
     let run = sandbox.detach(["--check", "sleep"]);
     let lines: Vec<&str> = run.stdout.lines().collect();
-    assert_eq!((run.status, lines[0]), (0, format!("'sleep', PID {}", job.pid).as_str()));
-    let fact = "+ terminal closing   it has no controlling terminal, so nobody sends it SIGHUP";
+    assert_eq!((run.status, lines[0]), (0, format!("'sleep' (PID {})", job.pid).as_str()));
+    let fact = "+ terminal closing   it has no controlling terminal, so nothing sends it SIGHUP";
     assert_eq!(lines[1], fact);
-    assert!(lines.last().unwrap().starts_with("survives: the shell's exit, the terminal closing"), "{lines:?}");
+    assert!(lines.last().unwrap().starts_with("survives shell exit"), "{lines:?}");
     assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:?}");
-    // Without a word, the newest job that runs is meant.
+    // Without a JOB, the newest running job is checked.
     sandbox.job(["-N", "newer", "sleep", "61"]);
     assert!(sandbox.detach(["--check"]).stdout.contains("PID"));
     let run = sandbox.detach(["--check", "newer", "sleep"]);
-    assert_eq!((run.status, run.stdout.matches("survives: ").count()), (0, 2));
+    assert_eq!((run.status, run.stdout.matches("survives shell exit").count()), (0, 2));
 }
 
 #[test]
 fn children_and_zombies_are_counted() {
-    if !is_installed("perl") {
-        return;
-    }
+    requires!(perl);
     let sandbox = Sandbox::new();
     let script = "fork or exit for 1..3; if (!fork) { sleep 60 } open my $f, '>', 'up.new'; print $f \"$$\\n\"; close $f; \
         rename 'up.new', 'up'; sleep 60";
     let job = sandbox.job(["perl", "-e", script]);
     process_named_in(&sandbox.path("work/up"));
-    eventually(|| findings(&sandbox, &job)[7].2 == "3 zombies: children that it has not waited for");
+    eventually(|| findings(&sandbox, &job)[7].2 == "3 zombies: ended children that it has not waited for");
     assert_eq!(findings(&sandbox, &job)[7].1, "bad");
     let job = sandbox.job(["--sigchld", "ignore", "sleep", "60"]);
-    assert_eq!(findings(&sandbox, &job)[7].2, "0; it ignores SIGCHLD, so it may not learn how they end");
+    assert_eq!(findings(&sandbox, &job)[7].2, "0 running; it ignores SIGCHLD, so exit statuses of children are lost");
 }
 
 #[test]
@@ -368,8 +330,8 @@ fn keys_reach_the_foreground() {
     let mut terminal = Terminal::open_with(&sandbox, &["bash", "--norc", "--noprofile", "-i"]);
     let file = sandbox.path("pid");
     for (trap, grade, fact) in [
-        ("", "bad", r"it is in the foreground, and does nothing against Ctrl-C, Ctrl-\, Ctrl-Z"),
-        ("trap '' INT QUIT TSTP;", "good", "it is in the foreground, and ignores the signals of all keys"),
+        ("", "bad", r"it is in the foreground, unprotected from Ctrl-C, Ctrl-\ and Ctrl-Z"),
+        ("trap '' INT QUIT TSTP;", "good", r"it is in the foreground and ignores Ctrl-C, Ctrl-\ and Ctrl-Z"),
     ] {
         let _ = fs::remove_file(&file);
         let process = terminal.start(&format!("sh -c \"{trap} {}\"", sleeper(&file).replace('$', "\\$")), &file);
@@ -382,18 +344,18 @@ fn keys_reach_the_foreground() {
 }
 
 #[test]
-fn background_read_is_told() {
+fn background_job_on_the_terminal_is_bad() {
     let sandbox = Sandbox::new();
     let mut terminal = Terminal::open_with(&sandbox, &["bash", "--norc", "--noprofile", "-i"]);
-    let process = terminal.background(&sandbox, "sleep 60");
+    let process = terminal.background("sleep 60");
     let background = findings(&sandbox, &process).remove(4);
     assert_eq!(background.1, "bad", "{background:?}");
-    let process = terminal.background(&sandbox, &format!("sleep 60 {QUIET}"));
+    let process = terminal.background(&format!("sleep 60 {QUIET}"));
     assert_eq!(findings(&sandbox, &process)[4].1, "good");
 }
 
 #[test]
-fn raw_facts_are_those_of_the_kernel() {
+fn verbose_check_shows_what_the_kernel_says() {
     let sandbox = Sandbox::new();
     let job = sandbox.job(["-m", "027", "-C", "/", "sleep", "60"]);
     let run = sandbox.detach(["-v", "--check", &job.pid.to_string()]);
@@ -406,14 +368,14 @@ fn raw_facts_are_those_of_the_kernel() {
     assert_eq!([line("PID"), line("PGID")], [pid.clone(), pid.clone()]);
     assert_eq!(line("SID"), format!("{pid} (sleep)"));
     assert_eq!([line("TTY"), line("TPGID")], ["none", "none"]);
-    assert_eq!([line("SigIgn"), line("SigCgt"), line("SigBlk")], ["HUP", "none", "none"]);
+    assert_eq!([line("SigIgn"), line("SigCgt"), line("SigBlk")], ["SIGHUP", "none", "none"]);
     assert_eq!([line("umask"), line("cwd")], ["027", "/"]);
     assert_eq!(line("descriptor"), "0 /dev/null");
     assert!(line("PPID").starts_with(&std::process::id().to_string()), "{}", line("PPID"));
 }
 
 #[test]
-fn odd_names_are_safe_to_show() {
+fn control_characters_in_names_are_escaped() {
     let sandbox = Sandbox::new();
     for name in ["a) S 1 2", "line\nbreak", "\u{1b}[2J"] {
         let path = sandbox.script(name, "#!/bin/sh\necho $$ > $1.new; mv $1.new $1; while :; do sleep 1; done\n");
@@ -424,36 +386,39 @@ fn odd_names_are_safe_to_show() {
         let run = sandbox.detach(["--check", &job.pid.to_string()]);
         assert_eq!(run.status, 0, "{run:?}");
         let shown = name.replace('\n', "\\n").replace('\u{1b}', "\\e");
-        assert_eq!(run.stdout.lines().next(), Some(format!("'{shown}', PID {}", job.pid).as_str()));
+        assert_eq!(run.stdout.lines().next(), Some(format!("'{shown}' (PID {})", job.pid).as_str()));
     }
 }
 
 #[test]
-fn process_that_is_none_is_125() {
+fn check_of_a_missing_process_or_job_fails() {
     let sandbox = Sandbox::new();
     let run = sandbox.detach(["--check"]);
     let stderr = "detach: cannot check anything: no PID or JOB is given, and no job runs\n";
     assert_eq!((run.status, run.stderr.as_str()), (125, stderr));
     let run = sandbox.detach(["--check", "2147483647"]);
-    let stderr = "detach: cannot check process 2147483647: there is no such process\n";
+    let stderr = "detach: cannot check process 2147483647: no such process\n";
     assert_eq!((run.status, run.stderr.as_str()), (125, stderr));
     let job = sandbox.job(["true"]);
     eventually(|| job.is_dead());
     let run = sandbox.detach(["--check", "true"]);
-    let stderr = format!("detach: cannot check 'true', PID {}: it has ended\n", job.pid);
+    let stderr = format!("detach: cannot check 'true' (PID {}): it has ended\n", job.pid);
     assert_eq!((run.status, run.stderr), (125, stderr));
     let run = sandbox.detach(["--check", "nope"]);
-    assert!(run.stderr.starts_with("detach: cannot find job 'nope': none has this PID or name\n"), "{run:?}");
-    // The others are told of all the same.
+    assert!(
+        run.stderr.starts_with("detach: cannot find job 'nope': none has this PID, name or command line\n"),
+        "{run:?}"
+    );
+    // The other processes are checked nevertheless.
     let other = sandbox.job(["sleep", "60"]);
     let run = sandbox.detach(["--check", "nope", &other.pid.to_string()]);
-    assert_eq!((run.status, run.stdout.contains("survives: ")), (125, true), "{run:?}");
+    assert_eq!((run.status, run.stdout.contains("survives shell exit")), (125, true), "{run:?}");
 }
 
 #[test]
-fn process_that_ends_while_it_is_looked_at_is_none() {
+fn process_that_ends_during_the_check_is_reported_as_missing() {
     let sandbox = Sandbox::new();
-    // A crowd of processes that come and go.
+    // Many short-lived processes.
     let script = "while :; do true & true & true & wait; done";
     let job = sandbox.job(["-o", "/dev/null", "sh", "-c", script]);
     for _ in 0..50 {
@@ -466,10 +431,8 @@ fn process_that_ends_while_it_is_looked_at_is_none() {
 }
 
 #[test]
-fn processes_of_others_are_told_as_far_as_they_may_be_read() {
-    if !is_root() || !is_installed("setpriv") {
-        return;
-    }
+fn unreadable_facts_of_other_users_processes_are_unknown() {
+    requires!(root, setpriv);
     let sandbox = Sandbox::new();
     let copy = sandbox.path("detach");
     assert_eq!(Run::of(sandbox.command("cp").arg(DETACH).arg(&copy)).status, 0);
@@ -481,23 +444,21 @@ fn processes_of_others_are_told_as_far_as_they_may_be_read() {
     };
     let run = as_nobody(job.pid.as_raw());
     assert_eq!((run.status, run.stderr.as_str()), (1, ""), "{run:?}");
-    assert!(run.stdout.contains("? open terminals     its descriptors may not be read\n"), "{run:?}");
-    assert!(run.stdout.ends_with("perhaps: the shell's exit, the terminal closing\n"), "{run:?}");
-    // Process 1, and a kernel thread where there is one.
+    assert!(run.stdout.contains("? open terminals     its descriptors cannot be read\n"), "{run:?}");
+    assert!(run.stdout.ends_with("may not survive shell exit and terminal closing\n"), "{run:?}");
+    // Process 1, and a kernel thread if there is one.
     assert!([0, 1].contains(&as_nobody(1).status));
     let run = sandbox.detach(["--check", "1"]);
     assert!([0, 1].contains(&run.status), "{run:?}");
     if fs::read("/proc/2/comm").is_ok_and(|name| name == b"kthreadd\n") {
         let run = sandbox.detach(["--check", "2"]);
-        assert!(run.stdout.starts_with("'kthreadd', PID 2\n+ terminal closing "), "{run:?}");
+        assert!(run.stdout.starts_with("'kthreadd' (PID 2)\n+ terminal closing "), "{run:?}");
     }
 }
 
 #[test]
 fn check_changes_nothing() {
-    if !is_installed("strace") {
-        return;
-    }
+    requires!(strace);
     let sandbox = Sandbox::new();
     let job = sandbox.job(["sleep", "60"]);
     let script = format!("strace -f -o ../trace -e trace=file,process,signal,ptrace detach --check {}", job.pid);

@@ -1,11 +1,11 @@
-//! The completions, asked of the shells themselves: each on a terminal, with its own keys, its line read back from it.
+//! The completions in real shells: each on a terminal, with its own keys, and its command line read back.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::support::{DETACH, Run, Sandbox, Terminal, await_result, eventually, is_installed, skip};
+use crate::support::help::{modes, options_in_help};
+use crate::support::{Sandbox, Terminal, are_met, await_result, eventually, skip};
 
 const TAB: &str = "\t";
 /// Puts every completion into the line.
@@ -82,16 +82,16 @@ struct Prompt {
 }
 
 impl Prompt {
-    /// bash, zsh and fish with the completion loaded, those of them that are here.
+    /// bash, zsh and fish, as far as they are installed, with the completion loaded.
     fn all(sandbox: &Sandbox) -> Vec<Self> {
         let mut prompts = Vec::new();
         if !Path::new(BASH_COMPLETION).is_file() {
             skip("bash-completion is not installed (tests/run installs it)");
-        } else if is_installed("bash") {
+        } else if are_met(&["bash"]) {
             prompts.push(Self::open(sandbox, &BASH, BASH_COMPLETION));
         }
         for shell in [&ZSH, &FISH] {
-            if is_installed(shell.program[0]) {
+            if are_met(&[shell.program[0]]) {
                 prompts.push(Self::open(sandbox, shell, ""));
             }
         }
@@ -139,11 +139,14 @@ impl Prompt {
         assert_eq!(self.after(&[typed, TAB]), expected, "{} after {typed:?}", self.name);
     }
 
-    /// The options that it offers after `detach WORD`.
+    /// The options that it offers in place of the last of these words after `detach`.
     #[track_caller]
-    fn options(&mut self, word: &str) -> BTreeSet<String> {
-        let line = self.after(&["detach ", word, ALL]);
-        let offers = line.split_ascii_whitespace().filter(|offer| *offer != "detach");
+    fn options(&mut self, words: &str) -> BTreeSet<String> {
+        let line = self.after(&["detach ", words, ALL]);
+        // fish replaces the whole line.
+        let before = words.rfind(' ').map_or("", |end| &words[..end]);
+        let typed = format!("detach {before}");
+        let offers = line.strip_prefix(typed.trim_end()).unwrap_or(&line).split_ascii_whitespace();
         offers.map(|offer| offer.trim_end_matches('=').to_owned()).collect()
     }
 }
@@ -152,41 +155,34 @@ impl Prompt {
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.script("uniquely-named", "");
-    fs::write(sandbox.path("work/notes on zsh.txt"), "").unwrap();
-    fs::create_dir(sandbox.path("work/directory")).unwrap();
+    sandbox.write("notes on zsh.txt", "");
+    fs::create_dir(sandbox.work("directory")).unwrap();
     sandbox
-}
-
-/// The options in `detach --help`: the words before the value or the description.
-fn options_of_the_help() -> BTreeSet<String> {
-    let help = Run::of(Command::new(DETACH).arg("--help")).stdout;
-    let options = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
-    let names = options.flat_map(|line| line.split_ascii_whitespace().take_while(|word| word.starts_with('-')));
-    names.map(|name| name.split([',', '[']).next().unwrap().to_owned()).collect()
 }
 
 #[test]
 fn options_offered_are_those_of_the_help() {
-    let options = options_of_the_help();
-    for known in ["-h", "--help", "-o", "--output", "--json"] {
-        assert!(options.contains(known), "{options:?}");
-    }
-    let long: BTreeSet<String> = options.iter().filter(|option| option.starts_with("--")).cloned().collect();
+    let options = options_in_help(None);
+    let long = |options: &BTreeSet<String>| -> BTreeSet<String> {
+        options.iter().filter(|option| option.starts_with("--")).cloned().collect()
+    };
     let sandbox = Sandbox::new();
     for mut prompt in Prompt::all(&sandbox) {
         assert_eq!(prompt.options("-"), options, "{}", prompt.name);
-        assert_eq!(prompt.options("--"), long, "{}", prompt.name);
+        assert_eq!(prompt.options("--"), long(&options), "{}", prompt.name);
+        for mode in modes() {
+            let options = options_in_help(Some(&mode));
+            assert_eq!(prompt.options(&format!("{mode} -")), options, "{} {mode}", prompt.name);
+            assert_eq!(prompt.options(&format!("-q {mode} --")), long(&options), "{} {mode}", prompt.name);
+        }
     }
 }
 
 #[test]
 fn wrapped_command_completes_as_it_does_alone() {
-    if !is_installed("git") {
-        return;
-    }
+    requires!(git);
     let sandbox = sandbox();
-    let run = sandbox.sh("git init --quiet");
-    assert_eq!(run.status, 0, "{run:?}");
+    sandbox.sh("git init --quiet").succeeds_silently();
     for mut prompt in Prompt::all(&sandbox) {
         // The control: the shell completes git at all.
         prompt.assert_completes("git cherry-p", "git cherry-pick ");
@@ -220,7 +216,7 @@ fn options_complete_until_the_command_has_begun() {
 #[test]
 fn values_of_options_complete() {
     let sandbox = sandbox();
-    fs::write(sandbox.path("work/directory.txt"), "").unwrap();
+    sandbox.write("directory.txt", "");
     for mut prompt in Prompt::all(&sandbox) {
         prompt.assert_completes("detach --sigchld d", "detach --sigchld default ");
         prompt.assert_completes("detach --sigchld=i", "detach --sigchld=ignore ");
@@ -229,7 +225,7 @@ fn values_of_options_complete() {
         prompt.assert_completes("detach --umask=", "detach --umask=0");
         prompt.assert_completes("detach -qo not", r"detach -qo notes\ on\ zsh.txt ");
         prompt.assert_completes("detach --output=not", r"detach --output=notes\ on\ zsh.txt ");
-        // No file, though one begins the same.
+        // Directories only, although a file begins the same.
         prompt.assert_completes("detach -C direc", "detach -C directory/");
         prompt.assert_completes("detach --chdir=direc", "detach --chdir=directory/");
         prompt.assert_completes("detach --chdir=", "detach --chdir=directory/");
@@ -242,21 +238,22 @@ fn jobs_complete_by_pid_and_by_name() {
     let running = sandbox.job(["-N", "running-one", "sleep", "60"]);
     let twins = [60, 61].map(|seconds| sandbox.job(["-N", "twin", "sleep", &seconds.to_string()]));
     let ended = sandbox.job(["-N", "ended-one", "true"]);
+    sandbox.job(["-N", "launcher", "sh", "-c", "sleep 60 &"]);
     eventually(|| ended.is_dead());
     sandbox.job(["-N", "odd\n", "sleep", "60"]);
     let pid = running.pid.to_string();
     for mut prompt in Prompt::all(&sandbox) {
         for mode in ["--stop", "--join", "--log"] {
             prompt.assert_completes(&format!("detach {mode} runn"), &format!("detach {mode} running-one "));
-            prompt.assert_completes(&format!("detach {mode}=runn"), &format!("detach {mode}=running-one "));
             prompt.assert_completes(&format!("detach -q {mode} {pid}"), &format!("detach -q {mode} {pid} "));
+            prompt.assert_completes(&format!("detach {mode} laun"), &format!("detach {mode} launcher "));
             let unchanged = format!("detach {mode} odd");
             prompt.assert_completes(&unchanged, &unchanged);
         }
         for several in ["--stop", "--join"] {
             let first = format!("detach {several} running-one ");
             prompt.assert_completes(&format!("{first}{}", twins[0].pid), &format!("{first}{} ", twins[0].pid));
-            // Of a name that two have, neither is meant; and one that has ended cannot be stopped.
+            // A name of two jobs is refused, and an ended job cannot be stopped.
             for unchanged in ["twi", "ended-o"].map(|word| format!("detach {several} {word}")) {
                 prompt.assert_completes(&unchanged, &unchanged);
             }
@@ -269,13 +266,15 @@ fn jobs_complete_by_pid_and_by_name() {
         prompt.assert_completes(&format!("detach --log {}", ended.pid), &format!("detach --log {} ", ended.pid));
         prompt.assert_completes("detach --stop running-one --verb", "detach --stop running-one --verbose ");
         prompt.assert_completes("detach --stop running-one --signal US", "detach --stop running-one --signal USR");
-        // The command is not a mode.
+        prompt.assert_completes("detach --stop --all twi", "detach --stop --all twin ");
+        // After the command, and as the value of an option, there are no modes.
         prompt.assert_completes("detach git --stop runn", "detach git --stop runn");
+        prompt.assert_completes("detach -N --stop runn", "detach -N --stop runn");
     }
 }
 
 #[test]
-fn names_of_jobs_are_no_code() {
+fn names_of_jobs_are_not_run_as_code() {
     let sandbox = sandbox();
     for name in ["$(touch ran)", "`touch ran`", "a]b", "[", "(", "*", "@", "-dash", "x'y", "a:b", "it", "%n"] {
         sandbox.job(["-o", "/dev/null", &format!("--name={name}"), "sleep", "60"]);
@@ -286,12 +285,12 @@ fn names_of_jobs_are_no_code() {
             let screen = screen.to_lowercase();
             assert!(!["bad", "error", "invalid"].iter().any(|word| screen.contains(word)), "{}: {screen}", prompt.name);
             prompt.after(&["\x15"]);
-            // What looks like an option would be one.
+            // A name that looks like an option would be taken for one.
             let unchanged = format!("detach {mode} -das");
             prompt.assert_completes(&unchanged, &unchanged);
             prompt.assert_completes(&format!("detach {mode} i"), &format!("detach {mode} it "));
         }
-        assert!(!sandbox.path("work/ran").exists(), "{}", prompt.name);
+        assert!(!sandbox.work("ran").exists(), "{}", prompt.name);
     }
 }
 
@@ -309,9 +308,7 @@ fn jobs_are_described_by_their_commands() {
 
 #[test]
 fn bash_without_bash_completion_completes_commands_and_files() {
-    if !is_installed("bash") {
-        return;
-    }
+    requires!(bash);
     let sandbox = sandbox();
     let mut prompt = Prompt::open(&sandbox, &BASH, "");
     for options in ["", "-q ", "-o log ", "--output=log ", "-- "] {
@@ -323,6 +320,6 @@ fn bash_without_bash_completion_completes_commands_and_files() {
     }
     prompt.assert_completes("detach --print", "detach --print-pid ");
     prompt.assert_completes("detach git --print", "detach git --print");
-    // The control: nothing here knows git.
+    // The control: git has no completion here.
     prompt.assert_completes("detach git cherry-p", "detach git cherry-p");
 }

@@ -1,23 +1,36 @@
 //! The integration tests: one binary, so that all share one `support`.
 //!
-//! Each module holds the tests of one side of the program; `support` holds what they stand on. A test looks at the
-//! kernel, never sleeps, and leaves nothing behind.
+//! Each module tests one side of the program, `support` is what they are built on. A test looks at the kernel, never
+//! sleeps, and leaves nothing behind.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[macro_use]
+mod support;
+
+mod borrowing;
 mod checking;
 mod completions;
 mod daemon;
 mod documents;
 mod failures;
+mod hardening;
+mod hints;
+mod joining;
+mod journal;
 mod listing;
+mod names;
+mod notification;
 mod output;
 mod peers;
+mod pidfile;
+mod pruning;
 mod remote;
+mod sessions;
+mod standard_input;
 mod state;
 mod stopping;
 mod streams;
-mod support;
 mod survival;
 mod tracking;
 mod watching;

@@ -1,4 +1,4 @@
-//! `--log`: the output of a job, byte for byte, now or until it ends.
+//! `--log`: the output of a job, byte for byte, now or until it ends; and wrong usage of all modes.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{DETACH, Run, Sandbox, Terminal, bytes, eventually, is_installed};
+use crate::support::{DETACH, Process, Run, Sandbox, Terminal, bytes, eventually};
 
 fn follow(sandbox: &Sandbox, job: &str) -> Child {
     let mut command = sandbox.command(DETACH);
@@ -20,101 +20,114 @@ const IN_TWO_PARTS: &str = "echo first; until [ -e go ]; do sleep 0.01; done; ec
 fn output_is_shown_byte_for_byte() {
     let sandbox = Sandbox::new();
     let script = r"printf 'a\0\377\n'; printf 'no newline' >&2";
-    let run = Run::of(sandbox.command(DETACH).args(["-w", "-N", "odd\n", "sh", "-c", script]));
-    assert_eq!(run.status, 0);
+    sandbox.detach(["-w", "-N", "odd\n", "sh", "-c", script]).succeeds_silently();
     let output = sandbox.command(DETACH).arg("--log").arg(bytes(b"odd\n")).output().unwrap();
     assert_eq!(output.stdout, b"a\0\xff\nno newline");
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
 #[test]
-fn newest_of_a_name_is_shown() {
+fn newest_job_of_a_name_is_shown() {
     let sandbox = Sandbox::new();
     let first = sandbox.job(["-N", "it", "sh", "-c", "echo first; exec sleep 60"]);
-    assert_eq!(sandbox.detach(["-wN", "it", "echo", "second"]).status, 0);
-    assert_eq!(sandbox.detach(["-wN", "other", "echo", "third"]).status, 0);
-    assert_eq!(sandbox.detach(["--log", "it"]).stdout, "second\n");
-    eventually(|| sandbox.detach(["--log", &first.pid.to_string()]).stdout == "first\n");
-    assert_eq!(sandbox.detach(["-wN", "it", "echo", "fourth"]).status, 0);
-    assert_eq!(sandbox.detach(["--log=it"]).stdout, "fourth\n");
+    sandbox.detach(["-wN", "it", "echo", "second"]).succeeds();
+    sandbox.detach(["-wN", "other", "echo", "third"]).succeeds();
+    let newest = sandbox.records().into_iter().rfind(|record| record["name"] == "it").unwrap();
+    let [newest, running] = [newest["pid"].to_string(), first.pid.to_string()];
+    let stderr =
+        format!("detach: warning: showing 'it' (PID {newest}), which has ended; 'it' (PID {running}) is still running");
+    assert_eq!(sandbox.detach(["--log", "it"]).warns(&stderr), "second\n");
+    eventually(|| sandbox.detach(["--log", &first.pid.to_string()]).succeeds() == "first\n");
+    first.kill();
+    sandbox.detach(["-wN", "it", "echo", "fourth"]).succeeds();
+    assert_eq!(sandbox.detach(["--log", "it"]).succeeds(), "fourth\n");
 }
 
 #[test]
-fn newest_is_the_one_that_was_started_last() {
+fn newest_job_is_the_one_that_was_started_last() {
     let sandbox = Sandbox::new();
     let long = sandbox.job(["-t", "-N", "it", "sh", "-c", "echo long; exec sleep 60"]);
-    assert_eq!(sandbox.detach(["-wN", "it", "echo", "short"]).status, 0);
-    // Its record is written last.
+    sandbox.detach(["-wN", "it", "echo", "short"]).succeeds();
+    // Its end is recorded last.
     long.signal(Signal::SIGKILL);
-    eventually(|| sandbox.records().iter().any(|record| record["end"]["signal"] == 9));
-    assert_eq!(sandbox.detach(["--log", "it"]).stdout, "short\n");
+    assert_eq!(sandbox.end_of(&long)["signal"], 9);
+    assert_eq!(sandbox.detach(["--log", "it"]).succeeds(), "short\n");
 }
 
 #[test]
-fn name_that_is_a_number_is_found_where_no_job_has_that_pid() {
+fn number_is_a_name_where_no_job_has_that_pid() {
     let sandbox = Sandbox::new();
-    assert_eq!(sandbox.detach(["-wN", "2147483647", "echo", "number"]).status, 0);
-    assert_eq!(sandbox.detach(["--log", "2147483647"]).stdout, "number\n");
+    sandbox.detach(["-wN", "2147483647", "echo", "number"]).succeeds();
+    assert_eq!(sandbox.detach(["--log", "2147483647"]).succeeds(), "number\n");
 }
 
 #[test]
-fn files_of_the_user_are_shown() {
+fn output_in_files_named_by_the_user_is_shown() {
     let sandbox = Sandbox::new();
     let script = "echo to stdout; echo to stderr >&2";
     for (options, stdout, stderr) in [
         (&["-o", "out"][..], "to stdout\nto stderr\n", ""),
-        (&["-o", "o", "-e", "e"], "to stdout\n", "detach: its stderr is in ~/../work/e\n"),
-        (&["-o", "/dev/null", "-e", "only"], "to stderr\n", ""),
+        (&["-o", "o", "-e", "e"], "to stdout\n", "detach: this is stdout; stderr goes to WORK/e"),
+        (&["-o", "out", "-e", "/dev/null"], "to stdout\n", "detach: this is stdout; stderr is discarded"),
+        (&["-o", "/dev/null", "-e", "only"], "to stderr\n", "detach: this is stderr; stdout is discarded"),
     ] {
-        let run = sandbox.detach(["-w", "-C", "/"].iter().chain(options).chain(&["sh", "-c", script]));
-        assert_eq!(run.status, 0);
-        let run = sandbox.detach(["-v", "--log", "sh"]);
-        let stderr = stderr.replace("~/..", sandbox.path("").display().to_string().trim_end_matches('/'));
-        assert_eq!((run.status, run.stdout.as_str(), run.stderr), (0, stdout, stderr), "{options:?}");
+        sandbox.remove("out");
+        sandbox.detach(["-w", "-C", "/"].iter().chain(options).chain(&["sh", "-c", script])).succeeds_silently();
+        let stderr = stderr.replace("WORK", &sandbox.path("work").display().to_string());
+        assert_eq!(sandbox.detach(["-v", "--log", "sh"]).warns(&stderr), stdout);
     }
 }
 
 #[test]
-fn output_that_is_nowhere_is_told() {
+fn output_that_is_stored_nowhere_is_125() {
     let sandbox = Sandbox::new();
     for (options, reason) in [
         (&["-o", "/dev/null"][..], "it is discarded"),
         (&["--full"], "it is discarded"),
-        (&["-o", "-"], "it was left to go where that of its caller went"),
+        (&["-o", "-"], "it is left where the caller's went"),
     ] {
         let job = sandbox.job(options.iter().chain(&["true"]));
-        let run = sandbox.detach(["--log", "true"]);
-        let stderr = format!("detach: cannot show the output of 'true', PID {}: {reason}\n", job.pid);
-        assert_eq!((run.status, run.stdout.as_str(), run.stderr), (125, "", stderr));
+        let stderr = format!("detach: cannot show the output of 'true' (PID {}): {reason}", job.pid);
+        sandbox.detach(["--log", "true"]).fails(125, &stderr);
     }
-    let job = sandbox.job(["true"]);
-    let log = sandbox.state().join(&sandbox.files(".log")[0]);
-    fs::remove_file(&log).unwrap();
-    let run = sandbox.detach(["--log", &job.pid.to_string()]);
-    let stderr = format!("detach: cannot read '{}': no such file or directory\n", log.display());
-    assert_eq!((run.status, run.stderr), (125, stderr));
 }
 
 #[test]
-fn output_that_cannot_be_copied_is_told() {
+fn log_that_was_removed_is_125() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["true"]);
+    let log = sandbox.log_file();
+    fs::remove_file(&log).unwrap();
+    let stderr = format!("detach: cannot read '{}': no such file or directory", log.display());
+    sandbox.detach(["--log", &job.pid.to_string()]).fails(125, &stderr);
+}
+
+#[test]
+fn output_is_not_copied_onto_itself() {
     let sandbox = Sandbox::new();
     let job = sandbox.job(["-o", "out", "sh", "-c", "echo word; exec sleep 60"]);
-    eventually(|| fs::read(sandbox.path("work/out")).is_ok_and(|bytes| bytes == b"word\n"));
-    let run = sandbox.sh("timeout 20 detach --log -f sh >> out");
-    let stderr = format!("detach: cannot show the output of 'sh', PID {}: stdout is that file as well\n", job.pid);
-    assert_eq!((run.status, run.stderr), (125, stderr));
-    assert_eq!(fs::read(sandbox.path("work/out")).unwrap(), b"word\n");
-    let run = sandbox.sh("rm out; mkfifo out; timeout 20 detach --log sh");
-    assert_eq!((run.status, run.stderr.ends_with("/work/out' is not a regular file\n")), (125, true), "{run:?}");
+    eventually(|| fs::read(sandbox.work("out")).is_ok_and(|bytes| bytes == b"word\n"));
+    let stderr = format!("detach: cannot show the output of 'sh' (PID {}): stdout is the same file", job.pid);
+    sandbox.sh("timeout 20 detach --log -f sh >> out").fails(125, &stderr);
+    assert_eq!(sandbox.read("out"), "word\n");
+}
+
+#[test]
+fn output_in_a_fifo_is_125() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["-o", "out", "true"]);
+    sandbox.sh("rm out; mkfifo out").succeeds_silently();
+    let out = sandbox.work("out").display().to_string();
+    let reason = format!("'{out}' is not a regular file");
+    let stderr = format!("detach: cannot show the output of 'true' (PID {}): {reason}", job.pid);
+    sandbox.sh("timeout 20 detach --log true").fails(125, &stderr);
 }
 
 #[test]
 fn slow_reader_gets_everything() {
-    if !is_installed("perl") {
-        return;
-    }
+    requires!(perl);
     let sandbox = Sandbox::new();
-    assert_eq!(sandbox.detach(["-w", "seq", "1", "100000"]).status, 0);
+    sandbox.detach(["-w", "seq", "1", "100000"]).succeeds();
     // The write end of the pipe does not wait.
     let script = r"use Fcntl; pipe(my $r, my $w); fcntl($w, F_SETFL, O_NONBLOCK | O_WRONLY);
         if (!fork) { close $r; open STDOUT, '>&', $w; exec 'detach', '--log', 'seq' }
@@ -124,21 +137,20 @@ fn slow_reader_gets_everything() {
 }
 
 #[test]
-fn job_that_is_none_is_told() {
+fn word_that_is_no_job_is_125() {
     let sandbox = Sandbox::new();
-    let hint = "detach: hint: see 'detach --list --all'\n";
     for is_first in [true, false] {
         for (job, reason) in [
-            ("nope", "none has this PID or name"),
-            ("", "none has this PID or name"),
-            ("-7", "none has this PID or name"),
-            ("99999999999999999999", "none has this PID or name"),
+            ("nope", "none has this PID, name or command line"),
+            ("", "none has this PID, name or command line"),
+            ("-7", "none has this PID, name or command line"),
+            ("99999999999999999999", "none has this PID, name or command line"),
             ("1", "detach has not started this process"),
         ] {
             for mode in ["--log", "--join", "--stop"] {
-                let run = sandbox.detach([format!("{mode}={job}")]);
-                let stderr = format!("detach: cannot find job '{job}': {reason}\n{hint}");
-                assert_eq!((run.status, run.stdout.as_str(), run.stderr), (125, "", stderr), "{mode} {job}");
+                let stderr =
+                    format!("detach: cannot find job '{job}': {reason}\ndetach: hint: see 'detach --list --all'");
+                sandbox.detach([mode, "--", job]).fails(125, &stderr);
             }
         }
         if is_first {
@@ -151,7 +163,7 @@ fn job_that_is_none_is_told() {
 fn output_is_followed_until_the_job_ends() {
     let sandbox = Sandbox::new();
     for start in [&["sh"][..], &["-t", "sh"], &["--full", "-C", ".", "-o", "out", "sh"]] {
-        let _ = fs::remove_file(sandbox.path("work/go"));
+        sandbox.remove("go");
         let mut options = start.to_vec();
         let command = options.pop().unwrap();
         sandbox.job(options.into_iter().chain([command, "-c", IN_TWO_PARTS]));
@@ -160,15 +172,14 @@ fn output_is_followed_until_the_job_ends() {
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
         assert_eq!(line, "first\n");
-        fs::write(sandbox.path("work/go"), "").unwrap();
+        sandbox.write("go", "");
         let mut rest = String::new();
         output.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "second\n");
-        let run = Run::from(following.wait_with_output().unwrap());
-        assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+        Run::from(following.wait_with_output().unwrap()).succeeds();
     }
-    // One that has ended is followed to its end at once.
-    assert_eq!(sandbox.detach(["--log", "sh", "--follow"]).stdout, "first\nsecond\n");
+    // The output of a job that has ended is shown at once.
+    assert_eq!(sandbox.detach(["--log", "sh", "--follow"]).succeeds(), "first\nsecond\n");
 }
 
 #[test]
@@ -179,7 +190,7 @@ fn output_is_followed_while_the_job_runs() {
     let mut output = BufReader::new(following.stdout.take().unwrap());
     let mut line = String::new();
     output.read_line(&mut line).unwrap();
-    fs::write(sandbox.path("work/go"), "").unwrap();
+    sandbox.write("go", "");
     output.read_line(&mut line).unwrap();
     assert_eq!(line, "first\nsecond\n");
     assert!(job.is_alive());
@@ -188,14 +199,12 @@ fn output_is_followed_while_the_job_runs() {
 }
 
 #[test]
-fn following_waits_without_work() {
-    if !is_installed("strace") {
-        return;
-    }
+fn following_waits_without_polling() {
+    requires!(strace);
     let sandbox = Sandbox::new();
     sandbox.job(["sh", "-c", "echo begin; sleep 0.3; echo more; sleep 0.3; echo end"]);
-    let run = sandbox.sh("strace -o ../trace -e trace=poll,read,write detach --log -f sh");
-    assert_eq!((run.status, run.stdout.as_str()), (0, "begin\nmore\nend\n"));
+    let run = sandbox.sh("strace -o ../trace -e trace=poll,write detach --log -f sh");
+    assert_eq!(run.succeeds(), "begin\nmore\nend\n");
     let trace = fs::read_to_string(sandbox.path("trace")).unwrap();
     assert!(trace.lines().count() < 60, "{trace}");
 }
@@ -207,7 +216,7 @@ fn hundred_megabytes_are_followed_as_they_are_written() {
     sandbox.job(["sh", "-c", script]);
     let mut following = follow(&sandbox, "sh");
     let counting = sandbox.command("cksum").stdin(following.stdout.take().unwrap()).stdout(Stdio::piped()).spawn();
-    fs::write(sandbox.path("work/go"), "").unwrap();
+    sandbox.write("go", "");
     let followed = Run::from(counting.unwrap().wait_with_output().unwrap());
     assert_eq!(following.wait().unwrap().code(), Some(0));
     let direct = sandbox.sh("seq 1 12700000 | cksum");
@@ -217,17 +226,26 @@ fn hundred_megabytes_are_followed_as_they_are_written() {
 }
 
 #[test]
-fn following_ends_quietly_when_nobody_reads() {
+fn following_ends_quietly_when_its_reader_has_ended() {
     let sandbox = Sandbox::new();
     let job = sandbox.job(["sh", "-c", "echo line; exec sleep 60"]);
     // Nothing more is ever written, so no write could fail.
-    let run = Run::of(sandbox.command("bash").args(["-c", "set -o pipefail; detach --log -f sh | head -n 1"]));
-    assert_eq!((run.status, run.stdout.as_str(), run.stderr.as_str()), (0, "line\n", ""));
+    assert_eq!(sandbox.bash("set -o pipefail; detach --log -f sh | head -n 1").succeeds(), "line\n");
     assert!(job.is_alive());
-    let run = Run::of(sandbox.command("bash").args(["-c", "set -o pipefail; detach --log sh | true"]));
-    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
-    let run = sandbox.sh("detach --log sh > /dev/full");
-    assert_eq!(run.status, 125);
+}
+
+#[test]
+fn log_ends_quietly_when_its_reader_has_ended() {
+    let sandbox = Sandbox::new();
+    sandbox.job(["sh", "-c", "echo line; exec sleep 60"]);
+    sandbox.bash("set -o pipefail; detach --log sh | true").succeeds_silently();
+}
+
+#[test]
+fn log_on_a_full_disk_is_125() {
+    let sandbox = Sandbox::new();
+    sandbox.detach(["-w", "echo", "line"]).succeeds_silently();
+    let run = sandbox.sh("detach --log echo > /dev/full").exits(125);
     assert!(run.stderr.ends_with(": no space left on device\n"), "{run:?}");
 }
 
@@ -246,7 +264,7 @@ fn interrupt_ends_following_quietly() {
 }
 
 #[test]
-fn truncated_output_is_followed_from_its_new_begin() {
+fn truncated_output_is_followed_from_its_beginning() {
     let sandbox = Sandbox::new();
     let script = "echo a long first line; until [ -e go ]; do sleep 0.01; done; echo new";
     sandbox.job(["-o", "out", "sh", "-c", script]);
@@ -254,8 +272,8 @@ fn truncated_output_is_followed_from_its_new_begin() {
     let mut output = BufReader::new(following.stdout.take().unwrap());
     let mut line = String::new();
     output.read_line(&mut line).unwrap();
-    fs::write(sandbox.path("work/out"), "").unwrap();
-    fs::write(sandbox.path("work/go"), "").unwrap();
+    sandbox.write("out", "");
+    sandbox.write("go", "");
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();
     assert_eq!((line.as_str(), rest.as_str()), ("a long first line\n", "new\n"));
@@ -263,71 +281,193 @@ fn truncated_output_is_followed_from_its_new_begin() {
 }
 
 #[test]
-fn child_that_goes_on_does_not_hold_up_following() {
+fn output_is_followed_until_nothing_is_left_of_the_job() {
     let sandbox = Sandbox::new();
-    let job = sandbox.job(["sh", "-c", "echo line; sleep 60 & until [ -e go ]; do sleep 0.01; done"]);
+    let job = sandbox.job(["sh", "-c", "(until [ -e go ]; do sleep 0.01; done; echo late) & echo line"]);
+    eventually(|| job.is_dead());
     let following = follow(&sandbox, "sh");
-    fs::write(sandbox.path("work/go"), "").unwrap();
-    let run = Run::from(following.wait_with_output().unwrap());
-    assert_eq!((run.status, run.stdout.as_str()), (0, "line\n"));
-    assert!(job.is_dead());
-    sandbox.jobs(1)[0].wait_for_exec("sleep");
+    let process = Process::new(following.id().cast_signed());
+    eventually(|| process.is_asleep());
+    sandbox.write("go", "");
+    assert_eq!(Run::from(following.wait_with_output().unwrap()).succeeds(), "line\nlate\n");
+    sandbox.jobs(0);
+}
+
+/// The usage of a mode, as clap writes it after an error.
+fn usage(mode: &str) -> &str {
+    match mode {
+        "--list" => "detach --list [OPTION]...",
+        "--log" => "detach --log [OPTION]... [JOB]",
+        "--join" => "detach --join [OPTION]... [JOB]...",
+        "--stop" => "detach --stop [OPTION]... JOB...\n       detach --stop --all [OPTION]... [NAME]...",
+        "--prune" => "detach --prune [OPTION]... [DURATION]",
+        "--check" => "detach --check [OPTION]... [PID|JOB]...",
+        _ => {
+            "detach [OPTION]... [--] COMMAND [ARG]...\n       \
+             detach --list | --log [JOB] | --join [JOB]... | --stop JOB...\n       \
+             detach --prune [DURATION] | --check [PID|JOB]..."
+        }
+    }
 }
 
 #[test]
-fn wrong_use_of_modes_is_told() {
+fn wrong_usage_of_modes_is_125() {
     let sandbox = Sandbox::new();
-    for (line, sentence) in [
-        ("--log", "cannot use '--log': no JOB is given"),
-        ("--log -f", "cannot use '--log': no JOB is given"),
-        ("--join", "cannot use '--join': no JOB is given"),
-        ("--stop --grace 1s", "cannot use '--stop': no JOB is given"),
-        ("--stop --grace 1s a --signal KILL", "cannot use '--grace' with '--signal': nothing is sent after it"),
-        ("--log a b", "cannot use 'b' with '--log': it takes one JOB"),
-        ("--list a", "cannot use 'a' with '--list'"),
-        ("--list --log a", "cannot use '--list' with '--log'"),
-        ("--stop a --join b", "cannot use '--join' with '--stop'"),
-        ("--list -f", "cannot use '--follow' with '--list'"),
-        ("--log a --json", "cannot use '--json' with '--log'"),
-        ("--list -o x", "cannot use '--output' with '--list'"),
-        ("--prune --full", "cannot use '--full' with '--prune'"),
-        ("-f true", "cannot use '--follow' without '--log'"),
-        ("--all true", "cannot use '--all' without '--list'"),
-        ("--signal TERM true", "cannot use '--signal' without '--stop'"),
-        ("--stop a --signal TERM --grace 1s", "cannot use '--grace' with '--signal': nothing is sent after it"),
-        ("--stop a --signal NO", "cannot use 'NO' for '--signal <SIG>': there is no such signal"),
-        ("--prune=", "cannot use '' for '--prune[=<DURATION>]': not a duration like 500ms, 2s, 1m30s or 7d"),
-        (
-            "--prune=soon --prune",
-            "cannot use 'soon' for '--prune[=<DURATION>]': not a duration like 500ms, 2s, 1m30s or 7d",
-        ),
-        ("--help=1", "cannot use '--help': it takes no value"),
-        ("-q=1 true", "cannot use '-q': it takes no value"),
-        ("--prune=soon", "cannot use 'soon' for '--prune[=<DURATION>]': not a duration like 500ms, 2s, 1m30s or 7d"),
+    let conflict = |option: &str, mode: &str| format!("the argument '{option}' cannot be used with '{mode}'");
+    let unexpected = |word: &str| format!("unexpected argument '{word}' found");
+    for (line, mode, error) in [
+        ("--stop", "--stop", "the following required arguments were not provided:\n  <JOB>...".to_owned()),
+        ("--stop --grace 1s", "--stop", "the following required arguments were not provided:\n  <JOB>...".to_owned()),
+        ("--stop --grace 1s a --signal KILL", "--stop", conflict("--grace <DURATION>", "--signal <SIG>")),
+        ("--stop a --signal TERM --grace 1s", "--stop", conflict("--signal <SIG>", "--grace <DURATION>")),
+        ("--log a b", "--log", unexpected("b")),
+        ("--list a", "--list", unexpected("a")),
+        ("--list --log a", "--list", unexpected("--log")),
+        ("--stop a --join b", "--stop", unexpected("--join")),
+        ("--list -f", "--list", unexpected("-f")),
+        ("--log a --json", "--log", unexpected("--json")),
+        ("--list -o x", "--list", unexpected("-o")),
+        ("--prune --full", "--prune", unexpected("--full")),
+        ("-f true", "", unexpected("-f")),
+        ("--all true", "", unexpected("--all") + "\n\n  tip: a similar argument exists: '--full'"),
+        ("--signal TERM true", "", unexpected("--signal") + "\n\n  tip: a similar argument exists: '--sigchld'"),
     ] {
-        let run = sandbox.detach(line.split(' '));
-        let stderr = format!("detach: {sentence}\ndetach: hint: see 'detach --help'\n");
-        assert_eq!((run.status, run.stdout.as_str(), run.stderr), (125, "", stderr), "{line}");
+        let stderr = format!("error: {error}\n\nUsage: {}\n\nFor more information, try '--help'.", usage(mode));
+        sandbox.detach(line.split(' ')).fails(125, &stderr);
     }
-    let run = sandbox.detach(["--prune", "7d"]);
-    let stderr = "detach: cannot use '7d' with '--prune'\ndetach: hint: did you mean '--prune=7d'?\n";
-    assert_eq!((run.status, run.stderr.as_str()), (125, stderr));
     assert!(!sandbox.state().exists());
 }
 
 #[test]
-fn options_of_a_mode_stand_where_they_like() {
+fn option_of_a_start_before_a_mode_is_125() {
+    let sandbox = Sandbox::new();
+    for (line, option, mode) in [
+        ("-o x --list", "--output <FILE>", "--list"),
+        ("--json --log a", "--json", "--log"),
+        ("--full --prune", "--full", "--prune"),
+        ("-P --stop a", "--print-pid", "--stop"),
+    ] {
+        let error = format!("error: the argument '{option}' cannot be used with '{mode}'");
+        let stderr = format!("{error}\n\nFor more information, try '--help'.");
+        sandbox.detach(line.split(' ')).fails(125, &stderr);
+    }
+    assert!(!sandbox.state().exists());
+}
+
+#[test]
+fn invalid_value_of_a_mode_is_125() {
+    let sandbox = Sandbox::new();
+    for (args, sentence) in [
+        (&["--stop", "a", "--signal", "NO"][..], "cannot use 'NO' for '--signal <SIG>': there is no such signal"),
+        (
+            &["--stop", "a", "--grace", "-1"],
+            "cannot use '-1' for '--grace <DURATION>': not a duration like 500ms, 2s, 1m30s or 7d",
+        ),
+        (&["--log", "-n", "+5", "a"], "cannot use '+5' for '--lines <N>': not a number of lines"),
+        (&["--prune", "soon"], "cannot use 'soon' for 'DURATION': not a duration like 500ms, 2s, 1m30s or 7d"),
+        (&["--prune", ""], "cannot use '' for 'DURATION': not a duration like 500ms, 2s, 1m30s or 7d"),
+    ] {
+        let stderr = format!("detach: {sentence}\ndetach: hint: see 'detach --help'");
+        sandbox.detach(args).fails(125, &stderr);
+    }
+    assert!(!sandbox.state().exists());
+}
+
+#[test]
+fn value_attached_to_a_mode_is_125() {
+    let sandbox = Sandbox::new();
+    for (word, tip) in [
+        ("--prune=7d", "\n  tip: the value is a word of its own: '--prune 7d'\n"),
+        ("--log=make", "\n  tip: the value is a word of its own: '--log make'\n"),
+        ("--prune=", ""),
+        ("--list=all", ""),
+    ] {
+        let stderr = format!("error: unexpected argument '{word}' found\n{tip}\nFor more information, try '--help'.");
+        sandbox.detach([word]).fails(125, &stderr);
+    }
+    assert!(!sandbox.state().exists());
+}
+
+#[test]
+fn options_of_a_mode_stand_after_it() {
     let sandbox = Sandbox::new();
     let job = sandbox.job(["sh", "-c", "echo out"]);
     eventually(|| job.is_dead());
+    // Those that a start has as well may stand before it.
     for line in
-        ["--log sh -f", "--log -f sh", "-f --log sh", "-f --log=sh", "--log -- sh", "-q --log sh", "--log sh -q -f"]
+        ["--log sh -f", "--log -f sh", "--log -- sh", "-q --log sh", "--log sh -q -f", "-q --log -f sh", "--log"]
     {
-        let run = sandbox.detach(line.split(' '));
-        assert_eq!((run.status, run.stdout.as_str(), run.stderr.as_str()), (0, "out\n", ""), "{line}");
+        assert_eq!(sandbox.detach(line.split(' ')).succeeds(), "out\n");
     }
-    // The mode does not reach into the command.
-    let run = sandbox.detach(["-w", "-o", "out", "printf", "%s ", "--log", "--list", "-f", "--stop"]);
-    assert_eq!(run.status, 0);
-    assert_eq!(fs::read_to_string(sandbox.path("work/out")).unwrap(), "--log --list -f --stop ");
+}
+
+#[test]
+fn words_after_the_command_are_no_modes() {
+    let sandbox = Sandbox::new();
+    sandbox.detach(["-w", "-o", "out", "printf", "%s ", "--log", "--list", "-f", "--stop"]).succeeds_silently();
+    assert_eq!(sandbox.read("out"), "--log --list -f --stop ");
+}
+
+#[test]
+fn last_lines_are_shown_by_their_number() {
+    let sandbox = Sandbox::new();
+    sandbox.detach(["-w", "-N", "three", "printf", "one\ntwo\nthree\n"]).succeeds_silently();
+    sandbox.detach(["-w", "-N", "open", "printf", "one\n\nno newline"]).succeeds_silently();
+    sandbox.detach(["-w", "-N", "empty", "true"]).succeeds_silently();
+    // More than is read at once.
+    sandbox.detach(["-w", "-N", "long", "seq", "1", "100000"]).succeeds_silently();
+    let rest: Vec<String> = (20_001..=100_000).map(|number| format!("{number}\n")).collect();
+    let rest = rest.concat();
+    for (job, lines, expected) in [
+        ("three", "0", ""),
+        ("three", "1", "three\n"),
+        ("three", "2", "two\nthree\n"),
+        ("three", "3", "one\ntwo\nthree\n"),
+        ("three", "18446744073709551615", "one\ntwo\nthree\n"),
+        ("open", "1", "no newline"),
+        ("open", "2", "\nno newline"),
+        ("empty", "5", ""),
+        ("long", "80000", &rest),
+    ] {
+        assert_eq!(sandbox.detach(["--log", "-n", lines, job]).succeeds(), expected, "{job} {lines}");
+        assert_eq!(sandbox.detach(["--log", job, "-f", "--lines", lines]).succeeds(), expected, "{job} {lines}");
+    }
+}
+
+#[test]
+fn following_on_a_terminal_begins_with_the_last_ten_lines() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["sh", "-c", "seq 101 130; exec sleep 60"]);
+    eventually(|| sandbox.log().ends_with("130\n"));
+    let mut terminal = Terminal::open(&sandbox);
+    terminal.type_line("detach --log -f");
+    terminal.wait_for("130\r\n");
+    let screen = terminal.screen();
+    assert!(screen.contains("121\r\n") && !screen.contains("120\r\n"), "{screen:?}");
+    job.kill();
+    // Without -f everything is shown, and -n has its way.
+    let screen = terminal.succeeds("detach --log; detach --log -f -n 1 | wc -l");
+    assert!(screen.contains("101\r\n") && screen.ends_with("\r\n1\r\n"), "{screen:?}");
+}
+
+#[test]
+fn output_is_followed_to_its_end_while_the_job_is_killed_and_pruned() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["sh", "-c", "echo first; exec sleep 60"]);
+    let mut following = follow(&sandbox, "sh");
+    let mut output = BufReader::new(following.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    let process = Process::new(following.id().cast_signed());
+    eventually(|| process.is_asleep());
+    process.signal(Signal::SIGSTOP);
+    eventually(|| process.is_stopped());
+    job.kill();
+    sandbox.detach(["--prune", "0"]).succeeds_silently();
+    assert_eq!(sandbox.records(), [""; 0]);
+    process.signal(Signal::SIGCONT);
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!((line.as_str(), rest.as_str()), ("first\n", ""));
+    Run::from(following.wait_with_output().unwrap()).succeeds();
 }

@@ -1,7 +1,7 @@
-//! Connections and windows that go away for real: ssh to an sshd of the test's own, a window of tmux, an xterm.
+//! Connections and windows that are really lost: ssh to an sshd that the test starts, a window of tmux, an xterm.
 //!
 //! Each test runs the same program twice in the same shell: in the foreground, where it must die, and through detach.
-//! The shells and their events are the matter of `survival`; this is about what stands between them and the user.
+//! `survival` tests the shells and their events; this module tests what stands between them and the user.
 
 use std::env;
 use std::ffi::OsStr;
@@ -17,13 +17,13 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
-use crate::checking::await_prediction;
 use crate::support::{
-    Process, Run, Sandbox, Terminal, all_pids, await_result, eventually, is_installed, process_named_in, skip,
+    Process, Run, Sandbox, Terminal, all_pids, are_met, await_prediction, await_result, eventually, process_named_in,
+    skip,
 };
 
 /// Writes its PID to the file named by its argument, then a line every few milliseconds. It ends by itself after some
-/// minutes, should the test be killed.
+/// minutes, in case the test is killed.
 const TICKER: &str = r#"
 echo $$ > "$1.new"
 mv "$1.new" "$1"
@@ -44,23 +44,23 @@ fn sandbox_with_ticker() -> Sandbox {
 /// The command line of a ticker, and the file that it writes its PID to.
 fn ticker(sandbox: &Sandbox, name: &str) -> (String, PathBuf) {
     let file = sandbox.path(&format!("{name}.pid"));
-    (format!("sh {} {}", sandbox.path("work/ticker").display(), file.display()), file)
+    (format!("sh {} {}", sandbox.work("ticker").display(), file.display()), file)
 }
 
-/// The job has no part in the session of the control. To be looked at before that ends, too: a hangup takes the
-/// terminal from all that is left of a session.
+/// The job has no part in the session of the control. This must be tested before that session ends as well: a hangup
+/// takes the terminal away from all processes of a session.
 #[track_caller]
 fn assert_is_detached(job: &Process) {
     assert_eq!((job.terminal(), job.session()), (0, job.pid.as_raw()), "terminal and session");
     assert_eq!(job.signals("SigIgn"), [1], "ignored signals");
 }
 
-/// The job, a ticker, still does its work.
+/// The job, a ticker, keeps writing.
 #[track_caller]
-fn assert_goes_on(job: &Process) {
+fn assert_keeps_writing(job: &Process) {
     assert!(job.is_alive(), "the job has died");
     assert_is_detached(job);
-    // Two more lines: the first may have been on its way when the connection went.
+    // Two more lines: the first may have been on its way when the connection was lost.
     let output = &job.descriptors()[&1];
     let length = || fs::metadata(output).expect("what the job writes to is gone").len();
     let before = length();
@@ -68,14 +68,14 @@ fn assert_goes_on(job: &Process) {
     assert!(job.is_alive(), "the job has died after the control");
 }
 
-/// `--check` says beforehand what becomes of the control, which runs in the foreground, and of the job.
+/// `--check` predicts the fate of the control, which runs in the foreground, and of the job.
 #[track_caller]
 fn assert_predicted(sandbox: &Sandbox, control: &Process, job: &Process) {
     await_prediction(sandbox, control, ["ends", "ends"], "control");
     await_prediction(sandbox, job, ["survives", "survives"], "job");
 }
 
-/// An sshd on the loopback that lets in who runs the test, and passes on the environment of the sandbox.
+/// An sshd on the loopback device that lets in the user of the test and passes on the environment of the sandbox.
 struct Sshd {
     listener: Child,
     key: PathBuf,
@@ -87,7 +87,7 @@ impl Sshd {
     #[track_caller]
     fn start(sandbox: &Sandbox) -> Option<Self> {
         let sshd = find_sshd()?;
-        if !is_installed("ssh") || !is_installed("ssh-keygen") {
+        if !are_met(&["ssh", "ssh-keygen"]) {
             return None;
         }
         if geteuid().is_root() {
@@ -116,7 +116,7 @@ impl Sshd {
             let mut sshd = Self { listener, key: key.clone(), port };
             let is_listening = || read_log().contains("Server listening on");
             eventually(|| is_listening() || sshd.listener.try_wait().unwrap().is_some());
-            // It has ended if somebody has taken the port meanwhile.
+            // It has ended if the port has been taken meanwhile.
             if is_listening() { Ok(sshd) } else { Err(read_log()) }
         });
         let login = Run::of(&mut sshd.run(sandbox, "true"));
@@ -128,7 +128,7 @@ impl Sshd {
         Some(sshd)
     }
 
-    /// What to call to run a command there; without a command, a shell.
+    /// The command line of a client, to which a command may be added.
     fn client(&self) -> Vec<String> {
         let mut words: Vec<_> = ["ssh", "-F", "none", "-i"].map(String::from).into();
         words.push(self.key.to_str().unwrap().to_owned());
@@ -162,26 +162,65 @@ impl Drop for Sshd {
     }
 }
 
-/// sshd wants to be called by its whole path, and is where only root's PATH leads.
+/// sshd must be called by its full path, and lies in a directory that only root has in PATH.
 fn find_sshd() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
     let found = directories.map(|directory| directory.join("sshd")).find(|sshd| sshd.is_file());
     if found.is_none() {
-        is_installed("sshd");
+        skip("sshd is not installed (tests/run installs it)");
     }
     found
 }
 
 fn generate_key(sandbox: &Sandbox, name: &str) -> PathBuf {
     let file = sandbox.path(name);
-    let run = Run::of(sandbox.command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&file));
-    assert_eq!(run.status, 0, "{run:?}");
+    Run::of(sandbox.command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&file)).exits(0);
     file
 }
 
 fn find_free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn script_that_ssh_passes_on_stdin_is_not_eaten() {
+    let sandbox = Sandbox::new();
+    let Some(sshd) = Sshd::start(&sandbox) else { return };
+    let directory = sandbox.path("work").display().to_string();
+    for shell in ["bash -s", "dash -s", "zsh -f -s", "fish --no-config", "ksh93 -s", "mksh -s", "busybox sh -s"] {
+        // Longer than any shell reads at once, but for fish, which reads all of it first.
+        let padding = "true the padding of a script\n".repeat(10_000);
+        for input in ["", "-i -"] {
+            let begin = format!("cd {directory}; detach -w {input} -o out cat; true\n");
+            sandbox.write("script", format!("{begin}{padding}echo end >> lines\n"));
+            let mut client = sshd.run(&sandbox, shell);
+            // Its status depends on where the shell has stopped to read: the last line may be half a word.
+            let _ = Run::of(client.stdin(File::open(sandbox.work("script")).unwrap()));
+            let read = |name| fs::read_to_string(sandbox.work(name)).unwrap_or_default();
+            // The control: with `-i -` the command eats the rest.
+            let is_eaten = input == "-i -" && !shell.starts_with("fish");
+            assert_eq!(read("lines"), if is_eaten { "" } else { "end\n" }, "{shell} {input}");
+            assert_eq!(read("out").ends_with("echo end >> lines\n"), is_eaten, "{shell} {input}");
+            assert_eq!(read("out").is_empty(), !is_eaten, "{shell} {input}");
+            sandbox.remove("out");
+            sandbox.remove("lines");
+        }
+    }
+}
+
+#[test]
+fn data_that_ssh_passes_to_the_command_arrives() {
+    let sandbox = Sandbox::new();
+    let Some(sshd) = Sshd::start(&sandbox) else { return };
+    let out = sandbox.work("out").display().to_string();
+    sandbox.write("data", "given\n");
+    for line in [format!("detach -w -o {out} cat"), format!("exec detach -w -o {out} cat")] {
+        let mut client = sshd.run(&sandbox, &line);
+        Run::of(client.stdin(File::open(sandbox.work("data")).unwrap())).succeeds_silently();
+        assert_eq!(sandbox.read("out"), "given\n", "{line}");
+        sandbox.remove("out");
+    }
 }
 
 #[test]
@@ -202,24 +241,23 @@ fn job_survives_a_dropped_ssh_connection() {
     assert_predicted(&sandbox, &control, &job);
     terminal.shell.signal(Signal::SIGKILL);
     eventually(|| control.is_dead());
-    assert_goes_on(&job);
+    assert_keeps_writing(&job);
 }
 
 #[test]
 fn ssh_command_with_detach_returns_at_once() {
     let sandbox = Sandbox::new();
     let Some(sshd) = Sshd::start(&sandbox) else { return };
-    // The control: it keeps the pipe that sshd reads from.
+    // The control keeps the pipe open that sshd reads from.
     let output = sandbox.path("control.pid");
     let mut ssh = sshd.run(&sandbox, "sh -c 'nohup sleep 60 & echo $!'").stdout(File::create(&output).unwrap()).spawn();
     let ssh = ssh.as_mut().unwrap();
     let control = process_named_in(&output);
-    // The shell has ended, and left it to the test, which is a subreaper.
+    // The shell has ended, and the test process, a subreaper, is the new parent.
     eventually(|| control.parent().cast_unsigned() == std::process::id());
 
-    let run = Run::of(&mut sshd.run(&sandbox, "detach -P sleep 60"));
-    assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{run:?}");
-    let job = Process::started(&run.stdout);
+    let stdout = Run::of(&mut sshd.run(&sandbox, "detach -P sleep 60")).succeeds();
+    let job = Process::started(&stdout);
     assert!(job.is_alive(), "ssh has returned only when the job had ended");
     assert_is_detached(&job);
 
@@ -247,8 +285,7 @@ impl<'sandbox> Tmux<'sandbox> {
 
     #[track_caller]
     fn run(&self, args: &[&str]) {
-        let run = self.try_run(args);
-        assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{args:?}: {run:?}");
+        self.try_run(args).succeeds();
     }
 
     fn try_run(&self, args: &[&str]) -> Run {
@@ -265,9 +302,7 @@ impl Drop for Tmux<'_> {
 
 #[test]
 fn job_survives_a_killed_tmux_window() {
-    if !is_installed("tmux") {
-        return;
-    }
+    requires!(tmux);
     let sandbox = sandbox_with_ticker();
     let tmux = Tmux::start(&sandbox);
     // Not the only window: with that one the server would end too.
@@ -283,8 +318,8 @@ fn job_survives_a_killed_tmux_window() {
     assert_predicted(&sandbox, &control, &job);
     tmux.run(&["kill-window", "-t", "doomed"]);
     eventually(|| control.is_dead());
-    assert_goes_on(&job);
-    // The server is still there: it was the window.
+    assert_keeps_writing(&job);
+    // Only the window is gone, not the server.
     tmux.run(&["has-session"]);
 }
 
@@ -316,12 +351,12 @@ impl Display {
     fn open_xterm(&self, sandbox: &Sandbox, script: &str) -> Child {
         let mut xterm = sandbox.command("xterm");
         xterm.env("DISPLAY", format!(":{}", self.number)).args(["-e", "sh", "-c", script]);
-        // It complains of fonts.
+        // It warns about fonts.
         xterm.stderr(File::create(sandbox.path("xterm.log")).unwrap()).spawn().unwrap()
     }
 
-    /// What a window manager does when its close button is clicked (ICCCM 4.2.8.1): no tool at hand sends just that
-    /// message, so this speaks the X protocol, little-endian.
+    /// Sends the message of a window manager whose close button is clicked (ICCCM 4.2.8.1). No common tool sends it
+    /// alone, so this speaks the X protocol, little-endian.
     #[track_caller]
     fn ask_to_close(&self, window: u32) {
         let mut server = UnixStream::connect(format!("/tmp/.X11-unix/X{}", self.number)).unwrap();
@@ -330,13 +365,13 @@ impl Display {
         server.write_all(b"l\0\x0b\0\0\0\0\0\0\0\0\0").unwrap();
         let mut head = [0; 8];
         server.read_exact(&mut head).unwrap();
-        assert_eq!(head[0], 1, "the X server lets nobody in");
+        assert_eq!(head[0], 1, "the X server refuses the connection");
         let mut rest = vec![0; 4 * usize::from(u16::from_le_bytes([head[6], head[7]]))];
         server.read_exact(&mut rest).unwrap();
 
         let protocols = intern_atom(&mut server, b"WM_PROTOCOLS");
         let delete_window = intern_atom(&mut server, b"WM_DELETE_WINDOW");
-        // SendEvent to whoever created the window, and in it a ClientMessage of 32-bit values.
+        // SendEvent to the client that created the window, and in it a ClientMessage of 32-bit values.
         let mut request = vec![25, 0, 11, 0];
         request.extend([window, 0].map(u32::to_le_bytes).concat());
         request.extend([33, 32, 0, 0]);
@@ -369,13 +404,11 @@ fn intern_atom(server: &mut UnixStream, name: &[u8]) -> u32 {
     u32::from_le_bytes([reply[8], reply[9], reply[10], reply[11]])
 }
 
-/// Opens an xterm in which a job runs, and in the foreground its control; closes it by `close`, which is given the
-/// number of its window; and looks at what is left.
+/// Opens an xterm with a job and, in the foreground, its control, and closes it by `close`, which is given the number of
+/// the window. The control must die, and the job keep writing.
 #[track_caller]
 fn assert_survives_xterm(close: impl FnOnce(&Display, &mut Child, u32)) {
-    if !is_installed("Xvfb") || !is_installed("xterm") {
-        return;
-    }
+    requires!(Xvfb, xterm);
     let sandbox = sandbox_with_ticker();
     let display = Display::open(&sandbox);
     let (job, job_file) = ticker(&sandbox, "job");
@@ -389,7 +422,7 @@ fn assert_survives_xterm(close: impl FnOnce(&Display, &mut Child, u32)) {
     close(&display, &mut xterm, read_number(&window_file));
     eventually(|| xterm.try_wait().unwrap().is_some());
     eventually(|| control.is_dead());
-    assert_goes_on(&job);
+    assert_keeps_writing(&job);
 }
 
 fn read_number(file: &Path) -> u32 {

@@ -1,0 +1,337 @@
+//! From facts to findings to a verdict: what happens to a process when its terminal closes, its shell exits or its user
+//! logs out. Pure: it reads nothing and prints nothing. The facts come from `facts`; `report` shows the findings.
+//!
+//! What SIGHUP does is judged in `hangup`, everything else here.
+
+mod hangup;
+
+use nix::libc;
+use serde::Serialize;
+
+use super::facts::{Descriptor, Endpoint, Facts, OtherProcess};
+use crate::sys::proc::Handling;
+use crate::term::text::escape;
+
+/// Whether the process outlives an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Survives,
+    /// That depends on what cannot be seen: what a program does on SIGHUP, how a shell is configured.
+    Perhaps,
+    Ends,
+}
+
+/// The outcome of each event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub shell_exit: Outcome,
+    pub terminal_closing: Outcome,
+    pub logout: Outcome,
+}
+
+impl Verdict {
+    /// Whether the process survives both the exit of its shell and the closing of its terminal.
+    pub fn is_safe(self) -> bool {
+        self.shell_exit == Outcome::Survives && self.terminal_closing == Outcome::Survives
+    }
+}
+
+/// What endangers a process, or what it can damage by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hazard {
+    Terminal,
+    Shell,
+    Keys,
+    Streams,
+    Background,
+    Logout,
+    Memory,
+    Children,
+}
+
+/// How much of a danger a hazard is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    Good,
+    Bad,
+    Unknown,
+}
+
+/// A hazard and how the process is exposed to it. The fields are those of `--json`.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub hazard: Hazard,
+    pub grade: Grade,
+    /// Why: a clause, mostly about "it", the process.
+    pub fact: String,
+    pub remedy: Option<&'static str>,
+}
+
+impl Finding {
+    fn new(hazard: Hazard, grade: Grade, fact: impl Into<String>) -> Self {
+        Self { hazard, grade, fact: fact.into(), remedy: None }
+    }
+
+    fn with_remedy(self, remedy: &'static str) -> Self {
+        Self { remedy: Some(remedy), ..self }
+    }
+
+    fn of_outcome(hazard: Hazard, outcome: Outcome, fact: String, remedy: Option<&'static str>) -> Self {
+        let grade = match outcome {
+            Outcome::Survives => Grade::Good,
+            Outcome::Perhaps => Grade::Unknown,
+            Outcome::Ends => Grade::Bad,
+        };
+        Self { hazard, grade, fact, remedy: remedy.filter(|_| outcome != Outcome::Survives) }
+    }
+}
+
+/// All findings, in the order in which they are shown, and what follows from them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Judgement {
+    pub findings: Vec<Finding>,
+    pub verdict: Verdict,
+}
+
+const DETACH: &str = "start it with detach";
+const REDIRECT: &str = "start it with detach, or redirect its streams";
+const LINGER: &str = "run loginctl enable-linger";
+const USER_SERVICE: &str = "run loginctl enable-linger, then start it with systemd-run --user";
+
+/// Judges all hazards.
+pub fn judge(facts: &Facts) -> Judgement {
+    let (terminal_closing, terminal_fact) = hangup::judge_terminal_closing(facts);
+    let (shell_exit, shell_fact) = hangup::judge_shell_exit(facts);
+    let (logout, logout_fact, logout_remedy) = judge_logout(facts);
+    let streams = judge_streams(facts);
+    // Some programs end on the end of file or the EIO that they get from a terminal that is gone.
+    let on_lost_streams = if streams.grade == Grade::Good { Outcome::Survives } else { Outcome::Perhaps };
+    let findings = vec![
+        Finding::of_outcome(Hazard::Terminal, terminal_closing, terminal_fact, Some(DETACH)),
+        Finding::of_outcome(Hazard::Shell, shell_exit, shell_fact, Some(DETACH)),
+        judge_keys(facts),
+        streams,
+        judge_background(facts),
+        Finding::of_outcome(Hazard::Logout, logout, logout_fact, logout_remedy),
+        judge_memory(facts),
+        judge_children(facts),
+    ];
+    let verdict = Verdict {
+        shell_exit: shell_exit.max(on_lost_streams),
+        terminal_closing: terminal_closing.max(on_lost_streams),
+        logout,
+    };
+    Judgement { findings, verdict }
+}
+
+/// `bash (PID 4242)`
+fn describe_process(process: &OtherProcess) -> String {
+    format!("{} (PID {})", escape(&process.name, ""), process.pid)
+}
+
+fn judge_keys(facts: &Facts) -> Finding {
+    let finding = |grade, fact: &str| Finding::new(Hazard::Keys, grade, fact);
+    if !facts.has_terminal() {
+        return finding(Grade::Good, "it has no controlling terminal, so no key reaches it");
+    }
+    if !facts.is_in_foreground() {
+        return finding(Grade::Good, "it is in the background; keys signal the foreground process group alone");
+    }
+    let keys = [(libc::SIGINT, "Ctrl-C"), (libc::SIGQUIT, "Ctrl-\\"), (libc::SIGTSTP, "Ctrl-Z")];
+    let keys_with = |wanted| {
+        let keys = keys.iter().filter(|(signal, _)| facts.handling(*signal) == wanted);
+        keys.map(|(_, key)| (*key).to_owned()).collect::<Vec<_>>()
+    };
+    let (unprotected, caught) = (keys_with(Handling::Default), keys_with(Handling::Caught));
+    if !unprotected.is_empty() {
+        finding(Grade::Bad, &format!("it is in the foreground, unprotected from {}", enumerate(&unprotected)))
+    } else if !caught.is_empty() {
+        finding(Grade::Unknown, &format!("it is in the foreground and catches {}", enumerate(&caught)))
+    } else {
+        finding(Grade::Good, "it is in the foreground and ignores Ctrl-C, Ctrl-\\ and Ctrl-Z")
+    }
+}
+
+fn judge_streams(facts: &Facts) -> Finding {
+    let finding = |grade, fact: String| Finding::new(Hazard::Streams, grade, fact);
+    if facts.descriptors.is_none() {
+        return finding(Grade::Unknown, "its descriptors cannot be read".into());
+    }
+    let terminals = facts.descriptors_on(|endpoint| *endpoint == Endpoint::Terminal);
+    if !terminals.is_empty() {
+        let subject = describe_descriptors(&terminals);
+        let fact =
+            format!("{subject} on a terminal; once it closes, reads return end of file and writes fail with EIO");
+        return finding(Grade::Bad, fact).with_remedy(REDIRECT);
+    }
+    // Pipes whose other end is not held by any process without a terminal, as far as can be seen.
+    let pipes = |is_wanted: fn(&[Option<u32>], bool) -> bool| {
+        facts.descriptors_on(|endpoint| match endpoint {
+            Endpoint::Pipe { other_end, is_complete } => {
+                other_end.iter().all(Option::is_some) && is_wanted(other_end, *is_complete)
+            }
+            _ => false,
+        })
+    };
+    let uncertain = pipes(|_, is_complete| !is_complete);
+    if !uncertain.is_empty() {
+        let subject = describe_descriptors(&uncertain);
+        let fact = format!("{subject} on a pipe, and not every process that may hold its other end can be inspected");
+        return finding(Grade::Unknown, fact);
+    }
+    let held = pipes(|other_end, _| !other_end.is_empty());
+    if !held.is_empty() {
+        let subject = describe_descriptors(&held);
+        let fact = format!("{subject} on a pipe whose other end is held only by processes that have a terminal");
+        return finding(Grade::Bad, fact).with_remedy(REDIRECT);
+    }
+    let sockets = facts.descriptors_on(|endpoint| *endpoint == Endpoint::Socket);
+    let sockets: Vec<&Descriptor> = sockets.into_iter().filter(|descriptor| descriptor.fd <= 2).collect();
+    if !sockets.is_empty() {
+        let subject = describe_descriptors(&sockets);
+        return finding(Grade::Unknown, format!("{subject} on a socket; what holds its other end cannot be seen"));
+    }
+    finding(Grade::Good, "no descriptor is on a terminal, or on a pipe that depends on one".into())
+}
+
+/// `stdin, stdout and fd 7 are`
+fn describe_descriptors(descriptors: &[&Descriptor]) -> String {
+    const MOST: usize = 10;
+    let names = descriptors.iter().take(MOST).map(|descriptor| match descriptor.fd {
+        0 => "stdin".to_owned(),
+        1 => "stdout".to_owned(),
+        2 => "stderr".to_owned(),
+        fd => format!("fd {fd}"),
+    });
+    let mut names: Vec<String> = names.collect();
+    let others = descriptors.len() - names.len();
+    if others > 0 {
+        names.push(format!("{others} more"));
+    }
+    format!("{} {}", enumerate(&names), if descriptors.len() == 1 { "is" } else { "are" })
+}
+
+/// `a, b and c`
+pub fn enumerate(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+fn judge_background(facts: &Facts) -> Finding {
+    let finding = |grade, fact: &str| Finding::new(Hazard::Background, grade, fact);
+    let is_on_terminal = !facts.descriptors_on(|endpoint| *endpoint == Endpoint::Terminal).is_empty();
+    let is_stopped_by = |signal| facts.handling(signal) == Handling::Default;
+    if !facts.has_terminal() {
+        finding(Grade::Good, "it has no controlling terminal, so it gets neither SIGTTIN nor SIGTTOU")
+    } else if facts.is_in_foreground() {
+        finding(Grade::Good, "it is in the foreground and may read from and write to the terminal")
+    } else if facts.descriptors.is_none() {
+        finding(Grade::Unknown, "its descriptors cannot be read")
+    } else if !is_on_terminal {
+        finding(Grade::Good, "none of its descriptors is on a terminal")
+    } else if facts.shell.is_none() {
+        finding(Grade::Good, "its process group is orphaned, so a read from the terminal fails and does not stop it")
+    } else if is_stopped_by(libc::SIGTTIN) {
+        let fact = "a read from the terminal stops it (SIGTTIN); so does a write if 'stty tostop' is set (SIGTTOU)";
+        finding(Grade::Bad, fact)
+    } else if is_stopped_by(libc::SIGTTOU) {
+        finding(Grade::Unknown, "a write to the terminal stops it (SIGTTOU) if 'stty tostop' is set")
+    } else {
+        finding(Grade::Good, "it ignores, catches or blocks both SIGTTIN and SIGTTOU")
+    }
+}
+
+/// The unit of logind or systemd that ends with a login.
+enum LoginUnit<'f> {
+    /// `session-2.scope`
+    Session(&'f [u8]),
+    /// `user@1000.service`
+    UserManager(&'f [u8]),
+}
+
+fn find_login_unit(control_group: &[u8]) -> Option<LoginUnit<'_>> {
+    control_group.split(|byte| *byte == b'/').find_map(|part| {
+        if part.starts_with(b"session-") && part.ends_with(b".scope") {
+            Some(LoginUnit::Session(part))
+        } else if part.starts_with(b"user@") && part.ends_with(b".service") {
+            Some(LoginUnit::UserManager(part))
+        } else {
+            None
+        }
+    })
+}
+
+fn judge_logout(facts: &Facts) -> (Outcome, String, Option<&'static str>) {
+    let manager = &facts.manager;
+    if !manager.is_systemd_running && manager.is_elogind_running {
+        return (Outcome::Perhaps, "elogind is running, and its settings are not checked".into(), None);
+    }
+    if !manager.is_systemd_running {
+        return (Outcome::Survives, "systemd is not running, so nothing kills processes at logout".into(), None);
+    }
+    let Some(control_group) = &facts.control_group else {
+        return (Outcome::Perhaps, "its control group cannot be read".into(), None);
+    };
+    let Some(unit) = find_login_unit(control_group) else {
+        return (Outcome::Survives, "its control group does not belong to a login".into(), None);
+    };
+    let (name, outcome, clause, remedy) = match unit {
+        LoginUnit::Session(name) => {
+            let (outcome, clause) = match manager.kills_user_processes {
+                Some(true) => (Outcome::Ends, "which logind kills at logout (KillUserProcesses)"),
+                Some(false) => (Outcome::Survives, "which logind does not kill at logout (KillUserProcesses)"),
+                None => (Outcome::Perhaps, "and the value of KillUserProcesses cannot be determined"),
+            };
+            (name, outcome, clause, USER_SERVICE)
+        }
+        LoginUnit::UserManager(name) => {
+            let (outcome, clause, remedy) = match manager.lingers {
+                Some(true) => (Outcome::Survives, "which keeps running after logout (lingering is enabled)", LINGER),
+                Some(false) => (Outcome::Ends, "which is stopped at the last logout (lingering is disabled)", LINGER),
+                None => (Outcome::Perhaps, "and whether its user lingers cannot be determined", USER_SERVICE),
+            };
+            (name, outcome, clause, remedy)
+        }
+    };
+    (outcome, format!("it is in {}, {clause}", escape(name, "")), Some(remedy))
+}
+
+fn judge_memory(facts: &Facts) -> Finding {
+    let finding = |grade, fact: &str| Finding::new(Hazard::Memory, grade, fact);
+    if !facts.manager.is_oomd_running {
+        return finding(Grade::Good, "systemd-oomd, which kills whole control groups, is not running");
+    }
+    match (&facts.control_group, facts.emulators.first()) {
+        (None, _) => finding(Grade::Unknown, "its control group cannot be read"),
+        (Some(_), Some(emulator)) => {
+            let emulator = describe_process(emulator);
+            finding(Grade::Bad, &format!("it shares a control group with {emulator}; systemd-oomd would kill both"))
+                .with_remedy("start it with systemd-run --user --scope")
+        }
+        (Some(_), None) => finding(Grade::Good, "it shares its control group with no terminal emulator"),
+    }
+}
+
+fn judge_children(facts: &Facts) -> Finding {
+    let finding = |grade, fact: String| Finding::new(Hazard::Children, grade, fact);
+    let zombies = facts.children.iter().filter(|child| child.is_zombie).count();
+    let living = facts.children.len() - zombies;
+    let noun = if zombies == 1 { "zombie" } else { "zombies" };
+    if zombies > 0 {
+        finding(Grade::Bad, format!("{zombies} {noun}: ended children that it has not waited for"))
+    } else if facts.handling(libc::SIGCHLD) == Handling::Ignored {
+        let fact = format!("{living} running; it ignores SIGCHLD, so exit statuses of children are lost");
+        finding(Grade::Bad, fact).with_remedy("start it with detach --sigchld default")
+    } else {
+        finding(Grade::Good, format!("{living} running, no zombies"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! `--check`: would a process survive the closing of its terminal, the exit of its shell, the logout of its user?
+//!
+//! This file decides which processes are checked, in which order, and what the exit status is. `facts` and `logind`
+//! read what there is to know, `judge` draws the conclusions, `report` puts them into words. Nothing here changes a
+//! process.
+
+mod facts;
+mod judge;
+mod logind;
+mod report;
+
+use std::ffi::{OsStr, OsString};
+
+use nix::unistd::Pid;
+
+use crate::error::{Error, FAILED};
+use crate::jobs::{find_for_check, parse_pid};
+use crate::term::ui::{Ui, write_data};
+
+use facts::Facts;
+use judge::{Verdict, judge};
+
+/// The exit status when a process would not survive, or might not.
+const WOULD_NOT_SURVIVE: u8 = 1;
+
+/// Checks the processes or jobs `wanted`; without any, the newest running job. If one cannot be checked, the others
+/// still are. Returns the exit status.
+pub fn check(wanted: &[OsString], json: bool, ui: &Ui) -> Result<u8, Error> {
+    let processes: Vec<Result<Pid, Error>> = if wanted.is_empty() {
+        vec![find_for_check(None, ui)]
+    } else {
+        wanted.iter().map(|wanted| find_process(wanted, ui)).collect()
+    };
+    let mut status = 0;
+    let mut separator = "";
+    for process in processes {
+        match process.and_then(Facts::read) {
+            Ok(facts) => {
+                let judgement = judge(&facts);
+                let text = if json {
+                    report::to_json(&facts, &judgement)
+                } else {
+                    format!("{separator}{}", report::show(&facts, &judgement, ui))
+                };
+                write_data(&text).map_err(|error| Error::stdout(&error))?;
+                separator = "\n";
+                status = status.max(exit_status(judgement.verdict));
+            }
+            Err(error) => {
+                ui.failure(&error, error.hint());
+                status = FAILED;
+            }
+        }
+    }
+    Ok(status)
+}
+
+fn exit_status(verdict: Verdict) -> u8 {
+    if verdict.is_safe() { 0 } else { WOULD_NOT_SURVIVE }
+}
+
+/// A PID means any process, started by detach or not; another word is the name of a job.
+fn find_process(wanted: &OsStr, ui: &Ui) -> Result<Pid, Error> {
+    parse_pid(wanted).map_or_else(|| find_for_check(Some(wanted), ui), Ok)
+}

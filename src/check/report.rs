@@ -1,0 +1,376 @@
+//! The result of a check in words: lines for people, or one line of JSON.
+//!
+//! The names, order and meaning of the JSON fields are an interface for scripts. The structs `Printed…` define that
+//! shape where it differs from the model, so that the model can change without the interface.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use nu_ansi_term::{Color, Style};
+use serde::Serialize;
+
+use super::facts::{Child, Descriptor, Endpoint, Facts, OtherProcess};
+use super::judge::{Finding, Grade, Hazard, Judgement, Outcome, Verdict, enumerate};
+use crate::sys::descriptors::columns;
+use crate::sys::proc::{Handling, SignalSet, terminal_name};
+use crate::term::format::signal_name;
+use crate::term::text::{escape, quote, wrap};
+use crate::term::ui::{Ui, wants_colour};
+
+/// The width of lines where stdout is not a terminal, and the largest on a terminal.
+const WIDTH: usize = 80;
+/// On a narrower terminal, the terminal breaks the lines.
+const SMALLEST_WIDTH: usize = 30;
+
+/// The check for people: the process, with `--verbose` what is known of it, the findings, the verdict.
+pub fn show(facts: &Facts, judgement: &Judgement, ui: &Ui) -> String {
+    let stdout = io::stdout();
+    let has_colour = stdout.is_terminal() && wants_colour();
+    let width = columns(stdout.as_fd()).map_or(WIDTH, |columns| columns.clamp(SMALLEST_WIDTH, WIDTH));
+    let paint = |style: Style, text: &str| {
+        if has_colour { style.paint(text).to_string() } else { text.to_owned() }
+    };
+    let mut text = format!("{} (PID {})\n", quote(&name(facts)), facts.pid);
+    if ui.is_verbose() {
+        for (title, value) in list_raw_facts(facts) {
+            text += &indent_under(&format!("  {title:<10} "), &value, width);
+        }
+    }
+    let widest = judgement.findings.iter().map(|finding| title(finding.hazard).len()).max().unwrap_or(0);
+    for finding in &judgement.findings {
+        let (mark, style) = match finding.grade {
+            Grade::Good => ("+", Color::Green.bold()),
+            Grade::Bad => ("-", Color::Red.bold()),
+            Grade::Unknown => ("?", Color::Yellow.bold()),
+        };
+        let remedy = finding.remedy.map_or(String::new(), |remedy| format!("; remedy: {remedy}"));
+        let title = format!("{mark} {:widest$}  ", title(finding.hazard));
+        let lines = indent_under(&title, &format!("{}{remedy}", finding.fact), width);
+        text += &lines.replacen(mark, &paint(style, mark), 1);
+    }
+    let sentence = wrap(&summarise(judgement.verdict), width).join("\n");
+    text + &paint(Style::new().bold(), &sentence) + "\n"
+}
+
+/// The name of a hazard in the list.
+fn title(hazard: Hazard) -> &'static str {
+    match hazard {
+        Hazard::Terminal => "terminal closing",
+        Hazard::Shell => "shell exit",
+        Hazard::Keys => "keys",
+        Hazard::Streams => "open terminals",
+        Hazard::Background => "background access",
+        Hazard::Logout => "logout",
+        Hazard::Memory => "memory pressure",
+        Hazard::Children => "children",
+    }
+}
+
+/// The verdict in one sentence.
+fn summarise(verdict: Verdict) -> String {
+    let events = [
+        ("shell exit", verdict.shell_exit),
+        ("terminal closing", verdict.terminal_closing),
+        ("logout", verdict.logout),
+    ];
+    let clause = |verb: &str, wanted| {
+        let names = events.iter().filter(|(_, outcome)| *outcome == wanted).map(|(name, _)| (*name).to_owned());
+        let names: Vec<String> = names.collect();
+        if names.is_empty() { None } else { Some(format!("{verb} {}", enumerate(&names))) }
+    };
+    let clauses = [
+        clause("survives", Outcome::Survives),
+        clause("may not survive", Outcome::Perhaps),
+        clause("does not survive", Outcome::Ends),
+    ];
+    clauses.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// `value` after `title`, wrapped at `width` and indented.
+fn indent_under(title: &str, value: &str, width: usize) -> String {
+    let mut lines = wrap(value, width.saturating_sub(title.len())).into_iter();
+    let first = format!("{title}{}\n", lines.next().unwrap_or_default());
+    lines.fold(first, |text, line| text + &" ".repeat(title.len()) + &line + "\n")
+}
+
+/// The name that the process shows in /proc.
+fn name(facts: &Facts) -> OsString {
+    OsString::from_vec(facts.stat.name.clone())
+}
+
+/// What the kernel says, by the names that ps(1) and /proc use.
+fn list_raw_facts(facts: &Facts) -> Vec<(&'static str, String)> {
+    const UNREADABLE: &str = "cannot be read";
+    let stat = &facts.stat;
+    let of_terminal = |value: String| if facts.has_terminal() { value } else { "none".to_owned() };
+    let mut raw = vec![
+        ("PID", facts.pid.to_string()),
+        ("PPID", facts.parent.as_ref().map_or(stat.parent.to_string(), describe_process)),
+        ("PGID", stat.group.to_string()),
+        ("SID", facts.leader.as_ref().map_or(format!("{} (not visible)", stat.session), describe_process)),
+        ("TTY", of_terminal(terminal_name(stat.terminal))),
+        ("TPGID", of_terminal(stat.foreground.to_string())),
+        ("STATE", char::from(stat.state).to_string()),
+    ];
+    if let Some(status) = &facts.status {
+        raw.extend([
+            ("SigIgn", list_signals(status.ignored)),
+            ("SigCgt", list_signals(status.caught)),
+            ("SigBlk", list_signals(status.blocked)),
+            ("UID", status.user.to_string()),
+            ("umask", status.umask.map_or("unknown".into(), |umask| format!("{umask:03o}"))),
+        ]);
+    }
+    let show = |bytes: Option<&[u8]>| bytes.map_or(UNREADABLE.to_owned(), |bytes| escape(bytes, ""));
+    raw.push(("cwd", show(facts.directory.as_ref().map(|path| path.as_os_str().as_bytes()))));
+    raw.push(("cgroup", show(facts.control_group.as_deref())));
+    match &facts.descriptors {
+        Some(descriptors) => raw.extend(descriptors.iter().map(|descriptor| {
+            ("descriptor", format!("{} {}", descriptor.fd, escape(descriptor.path.as_os_str().as_bytes(), "")))
+        })),
+        None => raw.push(("descriptor", UNREADABLE.to_owned())),
+    }
+    raw
+}
+
+fn list_signals(set: SignalSet) -> String {
+    let names: Vec<String> = set.numbers().map(signal_name).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(" ") }
+}
+
+/// `4242 (bash)`
+fn describe_process(process: &OtherProcess) -> String {
+    format!("{} ({})", process.pid, escape(&process.name, ""))
+}
+
+/// The check for scripts: one line of JSON.
+pub fn to_json(facts: &Facts, judgement: &Judgement) -> String {
+    let printed = PrintedCheck {
+        pid: facts.pid.as_raw(),
+        name: Text::from(&facts.stat.name),
+        verdict: judgement.verdict.into(),
+        findings: &judgement.findings,
+        facts: facts.into(),
+    };
+    // Cannot fail: every key of these structs is a string.
+    serde_json::to_string(&printed).unwrap_or_default() + "\n"
+}
+
+/// A name or an argument: a string, or an array of bytes where it is not UTF-8, as in journalctl(1).
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Text<'f> {
+    Utf8(&'f str),
+    Bytes(&'f [u8]),
+}
+
+impl<'f, T: AsRef<[u8]> + ?Sized> From<&'f T> for Text<'f> {
+    fn from(text: &'f T) -> Self {
+        let bytes = text.as_ref();
+        str::from_utf8(bytes).map_or(Self::Bytes(bytes), Self::Utf8)
+    }
+}
+
+#[derive(Serialize)]
+struct PrintedCheck<'f> {
+    pid: i32,
+    name: Text<'f>,
+    verdict: PrintedVerdict,
+    findings: &'f [Finding],
+    facts: PrintedFacts<'f>,
+}
+
+#[derive(Serialize)]
+struct PrintedVerdict {
+    survives: bool,
+    shell_exit: Outcome,
+    terminal_closing: Outcome,
+    logout: Outcome,
+}
+
+impl From<Verdict> for PrintedVerdict {
+    fn from(verdict: Verdict) -> Self {
+        let Verdict { shell_exit, terminal_closing, logout } = verdict;
+        Self { survives: verdict.is_safe(), shell_exit, terminal_closing, logout }
+    }
+}
+
+#[derive(Serialize)]
+#[allow(clippy::struct_excessive_bools)] // it is a list of independent facts
+struct PrintedFacts<'f> {
+    state: char,
+    argv: Vec<Text<'f>>,
+    ppid: i32,
+    pgid: i32,
+    sid: i32,
+    tty: Option<String>,
+    tpgid: Option<i32>,
+    parent: Option<PrintedProcess<'f>>,
+    session_leader: Option<PrintedProcess<'f>>,
+    shell: Option<PrintedProcess<'f>>,
+    is_in_this_pid_namespace: bool,
+    is_group_stopped: bool,
+    ignored_signals: Option<Vec<i32>>,
+    caught_signals: Option<Vec<i32>>,
+    blocked_signals: Option<Vec<i32>>,
+    uid: Option<u32>,
+    umask: Option<u32>,
+    cwd: Option<Text<'f>>,
+    descriptors: Option<Vec<PrintedDescriptor<'f>>>,
+    cgroup: Option<Text<'f>>,
+    terminals_in_cgroup: Vec<PrintedProcess<'f>>,
+    start_time: u64,
+    threads: u32,
+    elogind_runs: bool,
+    systemd_runs: bool,
+    systemd_oomd_runs: bool,
+    kill_user_processes: Option<bool>,
+    lingers: Option<bool>,
+    children: Vec<PrintedChild>,
+}
+
+impl<'f> From<&'f Facts> for PrintedFacts<'f> {
+    fn from(facts: &'f Facts) -> Self {
+        let Facts { stat, manager, .. } = facts;
+        let status = facts.status.as_ref();
+        let numbers = |set: SignalSet| set.numbers().collect();
+        Self {
+            state: stat.state.into(),
+            argv: facts.argv.iter().map(|word| Text::from(word.as_bytes())).collect(),
+            ppid: stat.parent.as_raw(),
+            pgid: stat.group.as_raw(),
+            sid: stat.session.as_raw(),
+            tty: facts.has_terminal().then(|| terminal_name(stat.terminal)),
+            tpgid: facts.has_terminal().then_some(stat.foreground.as_raw()),
+            parent: facts.parent.as_ref().map(Into::into),
+            session_leader: facts.leader.as_ref().map(Into::into),
+            shell: facts.shell.as_ref().map(Into::into),
+            is_in_this_pid_namespace: facts.is_in_this_namespace,
+            is_group_stopped: facts.is_group_stopped,
+            ignored_signals: status.map(|status| numbers(status.ignored)),
+            caught_signals: status.map(|status| numbers(status.caught)),
+            blocked_signals: status.map(|status| numbers(status.blocked)),
+            uid: status.map(|status| status.user),
+            umask: status.and_then(|status| status.umask),
+            cwd: facts.directory.as_ref().map(|path| Text::from(path.as_os_str().as_bytes())),
+            descriptors: facts.descriptors.as_ref().map(|list| list.iter().map(Into::into).collect()),
+            cgroup: facts.control_group.as_ref().map(Into::into),
+            terminals_in_cgroup: facts.emulators.iter().map(Into::into).collect(),
+            start_time: stat.start_time,
+            threads: stat.threads,
+            elogind_runs: manager.is_elogind_running,
+            systemd_runs: manager.is_systemd_running,
+            systemd_oomd_runs: manager.is_oomd_running,
+            kill_user_processes: manager.kills_user_processes,
+            lingers: manager.lingers,
+            children: facts.children.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PrintedProcess<'f> {
+    pid: i32,
+    name: Text<'f>,
+    sighup: &'static str,
+}
+
+impl<'f> From<&'f OtherProcess> for PrintedProcess<'f> {
+    fn from(process: &'f OtherProcess) -> Self {
+        let sighup = match process.hangup {
+            Handling::Default => "default",
+            Handling::Ignored => "ignored",
+            Handling::Caught => "caught",
+        };
+        Self { pid: process.pid.as_raw(), name: Text::from(&process.name), sighup }
+    }
+}
+
+#[derive(Serialize)]
+struct PrintedChild {
+    pid: i32,
+    is_zombie: bool,
+}
+
+impl From<&Child> for PrintedChild {
+    fn from(child: &Child) -> Self {
+        Self { pid: child.pid.as_raw(), is_zombie: child.is_zombie }
+    }
+}
+
+/// The last two fields are those of a pipe.
+#[derive(Serialize)]
+struct PrintedDescriptor<'f> {
+    fd: i32,
+    path: Text<'f>,
+    is_terminal: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_end_terminals: Option<Vec<Option<String>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_other_end_complete: Option<bool>,
+}
+
+impl<'f> From<&'f Descriptor> for PrintedDescriptor<'f> {
+    fn from(descriptor: &'f Descriptor) -> Self {
+        let (other_end_terminals, is_other_end_complete) = match &descriptor.endpoint {
+            Endpoint::Pipe { other_end, is_complete } => {
+                (Some(other_end.iter().map(|terminal| terminal.map(terminal_name)).collect()), Some(*is_complete))
+            }
+            _ => (None, None),
+        };
+        Self {
+            fd: descriptor.fd,
+            path: Text::from(descriptor.path.as_os_str().as_bytes()),
+            is_terminal: descriptor.endpoint == Endpoint::Terminal,
+            other_end_terminals,
+            is_other_end_complete,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn verdict_is_one_sentence() {
+        use Outcome::{Ends, Perhaps, Survives};
+        for (verdict, sentence) in [
+            ([Survives, Survives, Survives], "survives shell exit, terminal closing and logout"),
+            ([Survives, Survives, Ends], "survives shell exit and terminal closing; does not survive logout"),
+            (
+                [Survives, Perhaps, Ends],
+                "survives shell exit; may not survive terminal closing; does not survive logout",
+            ),
+            ([Ends, Ends, Ends], "does not survive shell exit, terminal closing and logout"),
+        ] {
+            let [shell_exit, terminal_closing, logout] = verdict;
+            assert_eq!(summarise(Verdict { shell_exit, terminal_closing, logout }), sentence);
+        }
+    }
+
+    #[test]
+    fn descriptor_of_a_pipe_has_two_more_fields() {
+        let pipe = Endpoint::Pipe { other_end: vec![Some(0x8803), None], is_complete: true };
+        for (endpoint, rest) in [
+            (Endpoint::Terminal, r#""is_terminal":true}"#),
+            (Endpoint::Other, r#""is_terminal":false}"#),
+            (pipe, r#""is_terminal":false,"other_end_terminals":["pts/3",null],"is_other_end_complete":true}"#),
+        ] {
+            let descriptor = Descriptor { fd: 1, endpoint, path: PathBuf::from("/x") };
+            let json = serde_json::to_string(&PrintedDescriptor::from(&descriptor)).unwrap_or_default();
+            assert_eq!(json, format!(r#"{{"fd":1,"path":"/x",{rest}"#));
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_an_array_of_bytes() {
+        for (bytes, expected) in [(&b"a\"b"[..], r#""a\"b""#), (b"a\xff", "[97,255]")] {
+            assert_eq!(serde_json::to_string(&Text::from(bytes)).unwrap_or_default(), expected);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! `--join`: waits until jobs have ended, and says how.
+//!
+//! Only the parent of a command learns how it ended. Here that is read from the journal, where the tracking process, or
+//! detach while it watched, has recorded it. A status that was not recorded is never made up.
+
+use std::ffi::OsString;
+
+use crate::error::{Error, FAILED, reason};
+use crate::jobs::record::End;
+use crate::jobs::session::{State, wait_for_end};
+use crate::jobs::{Choice, ELSEWHERE, Job, Jobs};
+use crate::sys::proc::Stat;
+use crate::sys::process::Held;
+use crate::term::format::{describe_end, exit_status, show_duration};
+use crate::term::ui::Ui;
+
+const VERB: &str = "wait for";
+
+/// Waits for all of `wanted`, or for the newest job. Returns the exit status of the first that failed, in the order given;
+/// 0 only if all are known to have succeeded.
+pub fn join(wanted: &[OsString], ui: &Ui) -> Result<u8, Error> {
+    let jobs = Jobs::find_for(wanted.first().map(OsString::as_os_str), ui)?;
+    let chosen = if wanted.is_empty() {
+        vec![jobs.choose(None, Choice::Newest(VERB))?]
+    } else {
+        let choose = |job: &OsString| jobs.choose(Some(job), Choice::Only(VERB));
+        wanted.iter().map(choose).collect::<Result<_, _>>()?
+    };
+    let mut status = 0;
+    for job in chosen {
+        let own = match wait(&job, ui) {
+            Ok(end) => report(&job, end.as_ref(), ui),
+            Err(error) => {
+                ui.failure(&error, error.hint());
+                error.status()
+            }
+        };
+        if status == 0 {
+            status = own;
+        }
+    }
+    Ok(status)
+}
+
+fn report(job: &Job, end: Option<&End>, ui: &Ui) -> u8 {
+    let Some(end) = end else {
+        let reason = if job.record.tracker.is_some() {
+            "the process that tracked it was killed"
+        } else {
+            "start it with --track to record it"
+        };
+        ui.failure(format_args!("{} has ended; its exit status is unknown ({reason})", job.describe()), None);
+        return FAILED;
+    };
+    let text = format!("{} {} after {}", job.describe(), describe_end(end.status()), show_duration(end.wall()));
+    if end.status().success() {
+        ui.note(text);
+    } else {
+        ui.complain(text);
+    }
+    exit_status(end.status())
+}
+
+/// Waits until nothing is left of the job, and for the process that records how it ended.
+fn wait(job: &Job, ui: &Ui) -> Result<Option<End>, Error> {
+    let failed = |errno| job.error(VERB, &reason(errno));
+    if job.state == State::Elsewhere {
+        return Err(job.error(VERB, ELSEWHERE));
+    }
+    if job.state != State::Ended {
+        wait_for_end(&[job], None).map_err(failed)?;
+    }
+    if let Some(tracker) = job.record.tracker.filter(|_| job.is_visible && job.record.end.is_none()) {
+        let is_it = |stat: &Stat| stat.start_time == tracker.start_time;
+        if let Some(tracker) = Held::if_is(tracker.pid, is_it).map_err(failed)? {
+            tracker.wait(None).map_err(failed)?;
+        }
+    }
+    if job.record.end.is_some() {
+        return Ok(job.record.end.clone());
+    }
+    // The journal has it by now, if it was recorded at all.
+    let jobs = Jobs::find(ui)?;
+    let end = jobs.and_then(|jobs| jobs.known.into_iter().find(|known| known.entry.id == *job.id())?.entry.end);
+    Ok(end)
+}

@@ -1,0 +1,612 @@
+//! The journal: what happened to the jobs of one boot, one event a line, in `BOOT_ID.jsonl`.
+//!
+//! A writer appends a whole line with one write, and takes no lock. Then it looks whether the journal still has its name: a
+//! prune moves the old journal aside, to `BOOT_ID.old.jsonl`, before it reads what must stay. So a line that was written
+//! to a journal that has been moved is written again to the new one, and no line is lost, whatever is killed when. The
+//! same line can stand twice, and an end before its start: readers take events in any order and any number.
+//!
+//! A line that was cut short (full disk, power loss) damages nothing else, because each write begins with a newline.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{IoSlice, Read, Write};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, renameat};
+use nix::sys::stat::{FileStat, SFlag, fchmod, fstat, fstatat};
+use nix::sys::uio::writev;
+use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, reason};
+use crate::jobs::directory::{OWNER_ALONE, StateDirectory};
+use crate::jobs::record::{End, JobId, Process, Record, Start, VERSION};
+use crate::sys::errno;
+use crate::sys::fixed::FixedText;
+
+const ENDING: &str = ".jsonl";
+const OLD_ENDING: &str = ".old.jsonl";
+/// In bytes: a boot id has 36.
+const LONGEST_BOOT_ID: usize = 64;
+/// In bytes: more than the numbers and the name of a log in an event need.
+const LONGEST_EVENT: usize = 1024;
+/// How often a line is written while prunes move the journal away.
+const MOST_TRIES: u32 = 100;
+/// In bytes: how much a prune writes at once.
+const CHUNK: usize = 1024 * 1024;
+/// In bytes: the length of a start with a short command line.
+const USUAL_START: usize = 300;
+/// A write that is in progress has ended after this.
+const TIME_TO_WRITE: Duration = Duration::from_millis(5);
+
+type FileName = FixedText<{ LONGEST_BOOT_ID + OLD_ENDING.len() + 1 }>;
+
+/// The journal of a boot, open for appending.
+pub struct Journal {
+    name: FileName,
+    file: OwnedFd,
+    status: FileStat,
+}
+
+impl AsFd for Journal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Journal {
+    /// Opens the journal, and creates it where it is missing.
+    pub fn open(directory: &StateDirectory, boot_id: &str) -> nix::Result<Self> {
+        let name = file_name(boot_id, ENDING)?;
+        let (file, status) = open_for_appending(directory, &name)?;
+        Ok(Self { name, file, status })
+    }
+
+    /// Appends a start. Called by the new process: allocates nothing.
+    pub fn append_start(
+        &self,
+        directory: &StateDirectory,
+        draft: &StartDraft,
+        job: JobId,
+        process: &Process<&str>,
+    ) -> nix::Result<()> {
+        let mut head = to_fixed_line(&Event { process: Some(process), ..Event::of(job) })?;
+        // The end of the object, which goes on.
+        head.pop();
+        self.append(directory, &[IoSlice::new(head.as_bytes()), IoSlice::new(&draft.tail)])
+    }
+
+    /// Appends that the start was taken back. Allocates nothing.
+    pub fn append_withdrawal(&self, directory: &StateDirectory, job: JobId) -> nix::Result<()> {
+        self.append_event(directory, &Event { withdrawn: true, ..Event::of(job) })
+    }
+
+    /// Appends how the command ended.
+    pub fn append_end(&self, directory: &StateDirectory, job: JobId, end: &End) -> nix::Result<()> {
+        self.append_event(directory, &Event { end: Some(end), ..Event::of(job) })
+    }
+
+    /// Appends when the last process of the session ended, in milliseconds since 1970-01-01 00:00 UTC.
+    pub fn append_session_end(&self, directory: &StateDirectory, job: JobId, at_ms: u64) -> nix::Result<()> {
+        self.append_event(directory, &Event { session_ended_at_ms: Some(at_ms), ..Event::of(job) })
+    }
+
+    fn append_event(&self, directory: &StateDirectory, event: &Event) -> nix::Result<()> {
+        self.append(directory, &[IoSlice::new(to_fixed_line(event)?.as_bytes()), IoSlice::new(b"\n")])
+    }
+
+    fn append(&self, directory: &StateDirectory, parts: &[IoSlice]) -> nix::Result<()> {
+        let length = parts.iter().map(|part| part.len()).sum();
+        let mut newer = None;
+        for _ in 0..MOST_TRIES {
+            let (file, status) = newer.as_ref().map_or((&self.file, &self.status), |(file, status)| (file, status));
+            if writev(file, parts)? < length {
+                return Err(Errno::ENOSPC);
+            }
+            // Asked after the write: if a prune moves the journal away now, it reads this line.
+            match fstatat(directory, self.name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(named) if is_same(&named, status) => return Ok(()),
+                Ok(_) | Err(Errno::ENOENT) => newer = Some(open_for_appending(directory, &self.name)?),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+}
+
+fn open_for_appending(directory: &StateDirectory, name: &FileName) -> nix::Result<(OwnedFd, FileStat)> {
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND;
+    let file = match directory.open_file(name.as_c_str(), flags) {
+        Err(Errno::ENOENT) => {
+            let file = directory.open_file(name.as_c_str(), flags | OFlag::O_CREAT)?;
+            // Whatever the umask takes from the mode, which is that of the command by now.
+            fchmod(&file, OWNER_ALONE)?;
+            file
+        }
+        other => other?,
+    };
+    let status = fstat(&file)?;
+    if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG {
+        Ok((file, status))
+    } else {
+        Err(Errno::EINVAL)
+    }
+}
+
+fn is_same(one: &FileStat, other: &FileStat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+fn file_name(boot_id: &str, ending: &str) -> nix::Result<FileName> {
+    let mut name = FileName::new();
+    let pushed = name.push(boot_id.as_bytes()).and_then(|()| name.push(ending.as_bytes()));
+    pushed.map(|()| name).map_err(|_| Errno::ENAMETOOLONG)
+}
+
+/// The part of a start that is known before there is a new process.
+pub struct StartDraft {
+    tail: Vec<u8>,
+}
+
+impl StartDraft {
+    pub fn new(start: &Start) -> Self {
+        let start = serde_json::to_string(start).unwrap_or_default();
+        Self { tail: format!(",\"start\":{start}}}\n").into_bytes() }
+    }
+}
+
+/// An event, as it is written. What was started follows in its own bytes.
+#[derive(Serialize)]
+struct Event<'a> {
+    version: u32,
+    job: JobId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<&'a Process<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<&'a End>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_ended_at_ms: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    withdrawn: bool,
+}
+
+impl Event<'_> {
+    fn of(job: JobId) -> Self {
+        Self { version: VERSION, job, process: None, end: None, session_ended_at_ms: None, withdrawn: false }
+    }
+}
+
+/// A newline and the event. The new process calls this: nothing is allocated, since all of it fits.
+fn to_fixed_line(event: &Event) -> nix::Result<FixedText<LONGEST_EVENT>> {
+    let mut line = FixedText::new();
+    line.push(b"\n").map_err(|_| Errno::ENAMETOOLONG)?;
+    serde_json::to_writer(&mut line, event).map_err(|_| Errno::ENAMETOOLONG)?;
+    Ok(line)
+}
+
+/// An event, as a reader needs it to know which jobs there are. What was started is read where the job is shown.
+#[derive(Deserialize)]
+struct Line<'a> {
+    version: u32,
+    job: JobId,
+    process: Option<Process>,
+    #[serde(borrow)]
+    start: Option<&'a RawValue>,
+    end: Option<End>,
+    session_ended_at_ms: Option<u64>,
+    #[serde(default)]
+    withdrawn: bool,
+}
+
+/// The journal of a boot, as it was read.
+pub struct Contents {
+    pub boot_id: String,
+    /// The old journal, if a prune is at work or was killed, and the journal.
+    files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+/// The jobs of a boot.
+pub struct Folded {
+    pub entries: Vec<Entry>,
+    /// What else the events speak of: starts that were withdrawn, and the ends of jobs that have been removed.
+    pub leftovers: Vec<JobId>,
+}
+
+/// A job, as the events have it.
+pub struct Entry {
+    pub id: JobId,
+    pub process: Process,
+    pub end: Option<End>,
+    /// Milliseconds since 1970-01-01 00:00 UTC; known of tracked jobs alone.
+    pub session_ended_at_ms: Option<u64>,
+    /// The place of its last event: later jobs have a higher one.
+    pub place: (usize, usize),
+    /// Where in the files `start` is.
+    start: (usize, Range<usize>),
+}
+
+/// What the events say of one job so far.
+#[derive(Default)]
+struct Events {
+    process: Option<Process>,
+    start: Option<(usize, Range<usize>)>,
+    end: Option<End>,
+    session_ended_at_ms: Option<u64>,
+    is_withdrawn: bool,
+    place: (usize, usize),
+}
+
+impl Contents {
+    /// The boots that have a journal, by the names in the directory.
+    pub fn boots_in(names: &[OsString]) -> Vec<String> {
+        let names = names.iter().filter_map(|name| {
+            let name = name.to_str()?;
+            name.strip_suffix(OLD_ENDING).or_else(|| name.strip_suffix(ENDING))
+        });
+        let mut boots: Vec<String> = names.map(str::to_owned).collect();
+        boots.sort_unstable();
+        boots.dedup();
+        boots
+    }
+
+    /// Reads the journal of a boot.
+    pub fn read(directory: &StateDirectory, boot_id: &str) -> Result<Self, Error> {
+        let names = [OLD_ENDING, ENDING].map(|ending| format!("{boot_id}{ending}"));
+        let paths = names.each_ref().map(|name| directory.path().join(name));
+        let open = |name: &String| match directory.open_file(name.as_str(), OFlag::O_RDONLY) {
+            Err(Errno::ENOENT) => Ok(None),
+            other => other.map(|file| Some(File::from(file))),
+        };
+        let [old_path, path] = paths;
+        let [old_name, name] = &names;
+        let mut files = Vec::new();
+        // A prune moves the journal first and removes the old one last. So the journal is opened first, and the old one
+        // is read first: what is not in the one is in the other. Where neither is there, a prune came between.
+        for _ in 0..2 {
+            let current = open(name).map_err(|errno| unreadable(&path, errno))?;
+            let old = open(old_name).map_err(|errno| unreadable(&old_path, errno))?;
+            for (file, path) in [(old, &old_path), (current, &path)] {
+                if let Some(file) = file {
+                    let bytes = read_whole(file).map_err(|errno| unreadable(path, errno))?;
+                    files.push((path.clone(), bytes));
+                }
+            }
+            if !files.is_empty() {
+                break;
+            }
+        }
+        Ok(Self { boot_id: boot_id.to_owned(), files })
+    }
+
+    /// The jobs of the boot, in no order. `warn` is called with the path, the number and the fault of each line that makes
+    /// no sense.
+    pub fn fold(&self, mut warn: impl FnMut(Error)) -> Folded {
+        let length: usize = self.files.iter().map(|(_, bytes)| bytes.len()).sum();
+        let mut jobs: HashMap<JobId, Events> = HashMap::with_capacity(length / USUAL_START);
+        for (number, (path, bytes)) in self.files.iter().enumerate() {
+            let mut begin = 0;
+            for (line_number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+                let line_begin = begin;
+                begin += line.len() + 1;
+                if line.is_empty() {
+                    continue;
+                }
+                let event = match parse(line) {
+                    Ok(event) => event,
+                    Err(reason) => {
+                        warn(Error::refused(&format!("read line {} of", line_number + 1), path, &reason));
+                        continue;
+                    }
+                };
+                let events = jobs.entry(event.job).or_default();
+                events.place = events.place.max((number, line_begin));
+                if let (Some(process), Some(start)) = (event.process, event.start) {
+                    let text = start.get();
+                    // `start` borrows from `line`.
+                    let offset = line_begin + (text.as_ptr().addr() - line.as_ptr().addr());
+                    events.process = Some(process);
+                    events.start = Some((number, offset..offset + text.len()));
+                }
+                events.end = event.end.or(events.end.take());
+                events.session_ended_at_ms = event.session_ended_at_ms.or(events.session_ended_at_ms);
+                events.is_withdrawn |= event.withdrawn;
+            }
+        }
+        let mut folded = Folded { entries: Vec::new(), leftovers: Vec::new() };
+        for (id, Events { process, start, end, session_ended_at_ms, is_withdrawn, place }) in jobs {
+            match (process, start) {
+                (Some(process), Some(start)) if !is_withdrawn => {
+                    folded.entries.push(Entry { id, process, end, session_ended_at_ms, place, start });
+                }
+                _ => folded.leftovers.push(id),
+            }
+        }
+        folded
+    }
+
+    /// Whether a prune was killed before it had removed the old journal.
+    pub fn is_moved_aside(&self) -> bool {
+        self.files.iter().any(|(path, _)| path.as_os_str().as_bytes().ends_with(OLD_ENDING.as_bytes()))
+    }
+
+    /// Everything that is known of a job. The error is a reason.
+    pub fn load(&self, entry: &Entry, directory: &StateDirectory) -> Result<Record, String> {
+        let start: Start = self.parse_start(entry)?;
+        let mut record = Record::new(&self.boot_id, entry.id, entry.process.clone(), start, directory.path());
+        record.end.clone_from(&entry.end);
+        record.session_ended_at_ms = entry.session_ended_at_ms;
+        Ok(record)
+    }
+
+    /// A part of [`Start`], for callers that need no more.
+    pub fn parse_start<'a, T: Deserialize<'a>>(&'a self, entry: &Entry) -> Result<T, String> {
+        let (number, range) = &entry.start;
+        let bytes = self.files.get(*number).and_then(|(_, bytes)| bytes.get(range.clone())).unwrap_or_default();
+        serde_json::from_slice(bytes).map_err(|error| describe_fault(&error))
+    }
+}
+
+fn unreadable(path: &PathBuf, errno: Errno) -> Error {
+    let reason = if errno == Errno::ELOOP { "it is a symbolic link".to_owned() } else { reason(errno) };
+    Error::refused("read", path, &reason)
+}
+
+/// Reads a journal to its end, and waits for a line that is being written.
+fn read_whole(mut file: File) -> nix::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|error| errno(&error))?;
+    if bytes.last().is_some_and(|last| *last != b'\n') {
+        sleep(TIME_TO_WRITE);
+        file.read_to_end(&mut bytes).map_err(|error| errno(&error))?;
+    }
+    Ok(bytes)
+}
+
+/// Reads an event. The error is a reason.
+fn parse(line: &[u8]) -> Result<Line<'_>, String> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let parsed: Result<Line, _> = serde_json::from_slice(line);
+    let is_valid = |line: &Line| line.version == VERSION && line.end.as_ref().is_none_or(End::is_valid);
+    if let Ok(event) = parsed
+        && is_valid(&event)
+    {
+        return Ok(event);
+    }
+    match serde_json::from_slice::<Versioned>(line) {
+        Ok(Versioned { version }) if version != VERSION => {
+            Err(format!("it has version {version}, and only version {VERSION} is known here"))
+        }
+        Ok(_) => Err("it is not an event of a job".to_owned()),
+        Err(error) => Err(describe_fault(&error)),
+    }
+}
+
+fn describe_fault(error: &serde_json::Error) -> String {
+    match error.classify() {
+        Category::Eof => "it is cut short",
+        Category::Data => "it is not an event of a job",
+        Category::Io | Category::Syntax => "it is not JSON",
+    }
+    .to_owned()
+}
+
+/// Keeps other prunes away from a state directory until it is dropped.
+pub struct PruneLock {
+    _lock: Flock<OwnedFd>,
+}
+
+impl PruneLock {
+    pub fn take(directory: &StateDirectory) -> Result<Self, Error> {
+        let failed = |errno| Error::path("lock", directory.path(), errno);
+        let own = directory.open_file(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?;
+        let lock = Flock::lock(own, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno))?;
+        Ok(Self { _lock: lock })
+    }
+}
+
+/// Removes the events of these jobs from the journal of a boot. Every other line stays, whether it makes sense or not.
+pub fn compact(
+    directory: &StateDirectory,
+    boot_id: &str,
+    removed: &HashSet<JobId>,
+    _lock: &PruneLock,
+) -> Result<(), Error> {
+    let [old_name, name] = [OLD_ENDING, ENDING].map(|ending| format!("{boot_id}{ending}"));
+    let path = directory.path().join(&name);
+    let failed = |errno| Error::path("prune", &path, errno);
+    // Twice, where an earlier prune was killed and left its old journal.
+    for _ in 0..2 {
+        let is_left = directory.status(OsStr::new(&old_name)).is_some();
+        if !is_left {
+            match renameat(directory, name.as_str(), directory, old_name.as_str()) {
+                Err(Errno::ENOENT) => return Ok(()),
+                other => other.map_err(failed)?,
+            }
+        }
+        let old = directory.open_file(old_name.as_str(), OFlag::O_RDONLY).map_err(failed)?;
+        let bytes = read_whole(old.into()).map_err(failed)?;
+        append_kept(directory, &name, &bytes, removed).map_err(failed)?;
+        directory.remove(old_name.as_str()).map_err(failed)?;
+        if !is_left {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Appends the lines that stay, in pieces of whole lines.
+fn append_kept(directory: &StateDirectory, name: &str, bytes: &[u8], removed: &HashSet<JobId>) -> nix::Result<()> {
+    #[derive(Deserialize)]
+    struct WithId {
+        job: JobId,
+    }
+    let stays = |line: &&[u8]| {
+        !line.is_empty() && !serde_json::from_slice::<WithId>(line).is_ok_and(|line| removed.contains(&line.job))
+    };
+    // Not made before there is something to write.
+    let mut journal = None;
+    let mut chunk = Vec::new();
+    let mut lines = bytes.split(|byte| *byte == b'\n').filter(stays).peekable();
+    while let Some(line) = lines.next() {
+        chunk.push(b'\n');
+        chunk.extend_from_slice(line);
+        if chunk.len() >= CHUNK || lines.peek().is_none() {
+            chunk.push(b'\n');
+            let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
+            if journal.is_none() {
+                let file = directory.open_file(name, flags)?;
+                // Whatever the umask takes from the mode.
+                fchmod(&file, OWNER_ALONE)?;
+                journal = Some(File::from(file));
+            }
+            if let Some(journal) = &mut journal {
+                journal.write_all(&chunk).map_err(|error| errno(&error))?;
+            }
+            chunk.clear();
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::unistd::Pid;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::jobs::record::{Stream, Text, Tracker};
+
+    fn id(pid: i32) -> JobId {
+        JobId { pid: Pid::from_raw(pid), start_time: 8, pid_namespace: Some(4), started_at_ms: 9 }
+    }
+
+    fn start() -> Start {
+        Start {
+            host: Text::from("h"),
+            name: Text::from(OsStr::from_bytes(b"a\xff")),
+            argv: vec![Text::from(OsStr::from_bytes(b"a\xff")), Text::from(""), Text::from("naïve \"x\"\n")],
+            directory: None,
+            stdout: Stream::Log,
+            stderr: Stream::File(Text::from("/f")),
+        }
+    }
+
+    /// A start as the new process writes it.
+    fn start_line(pid: i32) -> Vec<u8> {
+        let tracker = Some(Tracker { pid: Pid::from_raw(6), start_time: 7 });
+        let process = Process { session: Pid::from_raw(pid), log: Some("宽-7.log"), tracker };
+        let mut head = line_of(&Event { process: Some(&process), ..Event::of(id(pid)) });
+        head.pop();
+        [head, StartDraft::new(&start()).tail].concat()
+    }
+
+    fn line_of(event: &Event) -> Vec<u8> {
+        to_fixed_line(event).unwrap_or_else(|_| unreachable!()).as_bytes().to_owned()
+    }
+
+    fn contents(bytes: &[u8]) -> Contents {
+        Contents { boot_id: "b".into(), files: vec![(PathBuf::from("/s/b.jsonl"), bytes.to_owned())] }
+    }
+
+    /// The jobs, and what was said against the rest.
+    fn fold(bytes: &[u8]) -> (Vec<Entry>, Vec<String>) {
+        let mut faults = Vec::new();
+        let mut entries = contents(bytes).fold(|error| faults.push(error.to_string())).entries;
+        entries.sort_unstable_by_key(|entry| entry.place);
+        (entries, faults)
+    }
+
+    #[test]
+    fn start_is_read_as_it_was_written() {
+        let bytes = start_line(7);
+        let (entries, faults) = fold(&bytes);
+        assert_eq!(faults, [""; 0]);
+        let [entry] = entries.as_slice() else { unreachable!() };
+        assert_eq!(entry.id, id(7));
+        let tracker = Some(Tracker { pid: Pid::from_raw(6), start_time: 7 });
+        assert_eq!(entry.process, Process { session: Pid::from_raw(7), log: Some("宽-7.log".into()), tracker });
+        assert_eq!(contents(&bytes).parse_start::<Start>(entry), Ok(start()));
+    }
+
+    #[test]
+    fn events_are_taken_in_any_order_and_number() {
+        let end = r#"
+{"version":1,"job":{"pid":7,"start_time":8,"pid_namespace":4,"started_at_ms":9},"end":{"ended_at_ms":1,"status":3,"signal":null,"core_dumped":false,"wall_ms":1,"cpu_ms":1,"peak_memory_bytes":1}}"#;
+        let withdrawal = |pid: i32| line_of(&Event { withdrawn: true, ..Event::of(id(pid)) });
+        let once = [start_line(7), start_line(8), format!("\n{end}\n").into(), withdrawal(8)];
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 3, 0, 1]] {
+            let bytes = order.iter().chain(&order).filter_map(|number| once.get(*number)).flatten();
+            let (entries, faults) = fold(&bytes.copied().collect::<Vec<u8>>());
+            let [entry] = entries.as_slice() else { unreachable!() };
+            assert_eq!((entry.id, faults.len()), (id(7), 0));
+            assert_eq!(entry.end.as_ref().map(|end| end.status().code()), Some(Some(3)));
+        }
+        assert_eq!(fold(end.as_bytes()).0.len(), 0);
+    }
+
+    #[test]
+    fn damaged_line_is_named_and_hides_no_other() {
+        let line = start_line(7);
+        let text = String::from_utf8_lossy(&line).into_owned();
+        let cut = line.get(..line.len() / 2).unwrap_or_default().to_owned();
+        for (damaged, reason) in [
+            (cut, "it is cut short"),
+            (b"hello".to_vec(), "it is not JSON"),
+            (b"\0\0\0".to_vec(), "it is not JSON"),
+            (b"[1]".to_vec(), "it is not an event of a job"),
+            (vec![b'x'; 10_000_000], "it is not JSON"),
+            (
+                text.replace("\"version\":1", "\"version\":2").into(),
+                "it has version 2, and only version 1 is known here",
+            ),
+            (text.replace("\"pid\":7", "\"pid\":\"7\"").into(), "it is not an event of a job"),
+        ] {
+            let (entries, faults) = fold(&[start_line(5), damaged, start_line(9)].concat());
+            assert_eq!(entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [id(5), id(9)]);
+            assert_eq!(faults.len(), 1, "{reason}");
+            let fault = faults.concat();
+            assert!(fault.starts_with("cannot read line ") && fault.ends_with(reason), "{fault}");
+        }
+    }
+
+    #[test]
+    fn end_that_says_nothing_is_refused() {
+        let line = |end: &str| {
+            let end = format!(
+                "{{{end},\"ended_at_ms\":1,\"core_dumped\":false,\"wall_ms\":1,\"cpu_ms\":1,\"peak_memory_bytes\":1}}"
+            );
+            let id = r#"{"pid":7,"start_time":8,"pid_namespace":4,"started_at_ms":9}"#;
+            format!("{{\"version\":1,\"job\":{id},\"end\":{end}}}")
+        };
+        assert!(parse(line(r#""status":0,"signal":null"#).as_bytes()).is_ok());
+        for end in [r#""status":null,"signal":null"#, r#""status":0,"signal":9"#, r#""status":null,"signal":65"#] {
+            assert!(parse(line(end).as_bytes()).is_err(), "{end}");
+        }
+    }
+
+    proptest! {
+        /// Whatever a broken disk makes of a journal, it does no harm.
+        #[test]
+        fn random_damage_is_survived(place: usize, byte: u8, end: usize) {
+            let mut bytes = [start_line(7), start_line(8)].concat();
+            let length = bytes.len();
+            bytes.get_mut(place % length).map(|old| *old = byte).unwrap_or_default();
+            bytes.truncate(1 + end % length);
+            let (entries, _) = fold(&bytes);
+            for entry in &entries {
+                let _ = contents(&bytes).parse_start::<Start>(entry);
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! `--log`: what a job has written, and with `--follow` what it goes on to write.
+//!
+//! The file is copied as it is. Pidfds tell when a job has ended, inotify(7) tells when there is more to copy.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::stat::{FileStat, fstat};
+use nix::unistd::write;
+
+use crate::error::{Error, reason};
+use crate::jobs::record::Destination;
+use crate::jobs::session::{Member, State, find_members};
+use crate::jobs::{Choice, ELSEWHERE, Job, Jobs};
+use crate::sys::errno;
+use crate::sys::process::wait_for;
+use crate::term::text::{quote, shorten_home};
+use crate::term::ui::Ui;
+
+const VERB: &str = "show the output of";
+/// How many lines `--follow` begins with on a terminal.
+const LINES_ON_TERMINAL: u64 = 10;
+/// In bytes: how much is read at once.
+const CHUNK: usize = 64 * 1024;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The newest job if none is named.
+    pub job: Option<OsString>,
+    pub follow: bool,
+    /// The last lines alone.
+    pub lines: Option<u64>,
+}
+
+/// Writes the output of a job to stdout.
+pub fn show(options: &Options, ui: &Ui) -> Result<u8, Error> {
+    let wanted = options.job.as_deref();
+    let jobs = Jobs::find_for(wanted, ui)?;
+    let job = jobs.choose(wanted, Choice::Newest(VERB))?;
+    if let Some(wanted) = wanted.filter(|_| job.state == State::Ended) {
+        warn_of_running(&jobs, wanted, &job, ui);
+    }
+    let failed = |errno| job.error(VERB, &reason(errno));
+    let path = file_with_output(&job, ui)?;
+    let mut open = OpenOptions::new();
+    // Lest it waits for the other side of what has become a FIFO.
+    let opened = open.read(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path);
+    let mut file = opened.map_err(|error| Error::io("read", path, &error))?;
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Err(job.error(VERB, &format!("{} is not a regular file", quote(path.as_os_str()))));
+    }
+    if is_stdout(&file) {
+        return Err(job.error(VERB, "stdout is the same file"));
+    }
+    if options.follow && job.state == State::Elsewhere {
+        return Err(job.error("follow the output of", ELSEWHERE));
+    }
+    let default = (options.follow && io::stdout().is_terminal()).then_some(LINES_ON_TERMINAL);
+    if let Some(lines) = options.lines.or(default) {
+        skip_to_last_lines(&mut file, lines).map_err(failed)?;
+    }
+    let runs = !matches!(job.state, State::Ended | State::Elsewhere);
+    if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+        ui.note(if runs { "nothing written yet; the program may buffer its output" } else { "nothing was written" });
+    }
+    let result = if options.follow && runs { follow_output(&mut file, &job) } else { copy_rest(&mut file) };
+    match result {
+        // The reader has closed the pipe.
+        Err(Errno::EPIPE) => Ok(0),
+        other => other.map(|()| 0).map_err(failed),
+    }
+}
+
+/// `--stop` would mean another job of this name, one that runs.
+fn warn_of_running(jobs: &Jobs, name: &OsStr, shown: &Job, ui: &Ui) {
+    let mut running = jobs.named(name).filter(|known| known.state != State::Ended).filter_map(|known| jobs.load(known));
+    if let Some(running) = running.next_back() {
+        ui.warn(format!("showing {}, which has ended; {} is still running", shown.describe(), running.describe()));
+    }
+}
+
+/// The file that stdout goes to, or else stderr.
+fn file_with_output<'j>(job: &'j Job, ui: &Ui) -> Result<&'j Path, Error> {
+    let [stdout, stderr] = job.record.output();
+    match (stdout.as_path(), stderr.as_path()) {
+        (Some(stdout), Some(stderr)) if stdout != stderr => {
+            ui.note(format!("this is stdout; stderr goes to {}", shorten_home(stderr)));
+            Ok(stdout)
+        }
+        (Some(path), Some(_)) => Ok(path),
+        (Some(path), None) => {
+            ui.note(format!("this is stdout; stderr is {}", describe(stderr)));
+            Ok(path)
+        }
+        (None, Some(path)) => {
+            ui.note(format!("this is stderr; stdout is {}", describe(stdout)));
+            Ok(path)
+        }
+        (None, None) => Err(job.error(VERB, &format!("it is {}", describe(stdout)))),
+    }
+}
+
+fn describe(destination: &Destination) -> &'static str {
+    match destination {
+        Destination::Discarded => "discarded",
+        _ => "left where the caller's went",
+    }
+}
+
+/// Copies what is there and what comes, until the job has ended or nobody reads any more.
+fn follow_output(file: &mut File, job: &Job) -> nix::Result<()> {
+    // Watched before it is read, so that no write falls between the two.
+    let changes = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    // The file that is open, whatever its name means by now.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    changes.add_watch(path.as_str(), AddWatchFlags::IN_MODIFY)?;
+    let mut looks_in_vain = 0;
+    let mut members = find_members(&[job])?;
+    loop {
+        if members.iter().any(|member| member.process.has_ended()) || members.is_empty() {
+            members = find_members(&[job])?;
+            looks_in_vain = if members.is_empty() { looks_in_vain + 1 } else { 0 };
+        }
+        // Asked before the copy: what was written before the end is copied after it. A fork may slip through one look.
+        let is_last = looks_in_vain >= 2;
+        copy_rest(file)?;
+        if is_last {
+            return Ok(());
+        }
+        if !members.is_empty() {
+            wait_for_more(&changes, &members)?;
+            while changes.read_events().is_ok() {}
+        }
+    }
+}
+
+/// Waits until the file has changed, a process of the job has ended, or the reader of stdout has closed it.
+fn wait_for_more(changes: &Inotify, members: &[Member]) -> nix::Result<()> {
+    let stdout = io::stdout();
+    // An event that is not asked for: an error is reported in any case.
+    let mut awaited = vec![PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    awaited.push(PollFd::new(changes.as_fd(), PollFlags::POLLIN));
+    awaited.extend(members.iter().map(|member| PollFd::new(member.process.as_fd(), PollFlags::POLLIN)));
+    wait_for(&mut awaited, PollTimeout::NONE)?;
+    let events = awaited.first().and_then(PollFd::revents);
+    let is_closed = events.is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP));
+    if is_closed { Err(Errno::EPIPE) } else { Ok(()) }
+}
+
+/// Whether stdout goes to `file`: a copy would never come to its end.
+fn is_stdout(file: &File) -> bool {
+    let identity = |status: FileStat| (status.st_dev, status.st_ino);
+    fstat(io::stdout()).is_ok_and(|stdout| fstat(file).is_ok_and(|file| identity(stdout) == identity(file)))
+}
+
+/// Moves to the beginning of the last lines.
+fn skip_to_last_lines(file: &mut File, lines: u64) -> nix::Result<()> {
+    let mut end = file.metadata().map_err(|error| errno(&error))?.len();
+    let mut buffer = vec![0; CHUNK];
+    let mut newlines = 0;
+    let mut is_last_byte = true;
+    while end > 0 {
+        let length = buffer.len().min(usize::try_from(end).unwrap_or(usize::MAX));
+        let begin = end - length as u64;
+        let chunk = buffer.get_mut(..length).unwrap_or_default();
+        file.read_exact_at(chunk, begin).map_err(|error| errno(&error))?;
+        for (place, byte) in chunk.iter().enumerate().rev() {
+            // The newline at the end of the last line begins no other.
+            newlines += u64::from(*byte == b'\n' && !is_last_byte);
+            is_last_byte = false;
+            if newlines == lines && *byte == b'\n' || lines == 0 {
+                let place = if lines == 0 { end } else { begin + place as u64 + 1 };
+                return file.seek(SeekFrom::Start(place)).map(drop).map_err(|error| errno(&error));
+            }
+        }
+        end = begin;
+    }
+    Ok(())
+}
+
+/// Copies everything from here to the end of the file to stdout.
+fn copy_rest(file: &mut File) -> nix::Result<()> {
+    let position = file.stream_position().unwrap_or(0);
+    if file.metadata().is_ok_and(|metadata| metadata.len() < position) {
+        // It has been truncated: all that it holds now is new.
+        file.seek(SeekFrom::Start(0)).map_err(|error| errno(&error))?;
+    }
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let count = file.read(&mut buffer).map_err(|error| errno(&error))?;
+        match buffer.get(..count) {
+            Some(bytes) if count > 0 => write_all(bytes)?,
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Writes all of `bytes` to stdout, however slowly it is read.
+fn write_all(mut bytes: &[u8]) -> nix::Result<()> {
+    let stdout = io::stdout();
+    while !bytes.is_empty() {
+        match write(&stdout, bytes) {
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            // The caller has made this descriptor one whose writes do not wait.
+            Err(Errno::EAGAIN) => {
+                wait_for(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
+            }
+            Err(Errno::EINTR) => (),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

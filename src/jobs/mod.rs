@@ -1,0 +1,315 @@
+//! Jobs: what detach has started, what has become of it, and which of them a PID, a name or a command line means.
+//!
+//! A job is a session: it runs as long as a process of its session lives, not as long as its first process does. The
+//! journal says which jobs there are (`journal`), /proc says what runs (`session`). Each mode has a file of its own.
+
+pub mod directory;
+pub mod join;
+pub mod journal;
+pub mod list;
+pub mod log;
+pub mod prune;
+pub mod record;
+pub mod session;
+pub mod stop;
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+
+use nix::unistd::{Pid, gethostname};
+use serde::Deserialize;
+
+use crate::error::Error;
+use crate::jobs::directory::StateDirectory;
+use crate::jobs::journal::{Contents, Entry, Folded};
+use crate::jobs::record::{JobId, Record, Text};
+use crate::jobs::session::{Processes, State};
+use crate::sys::proc;
+use crate::term::text::{cut, quote, show_words};
+use crate::term::ui::Ui;
+
+/// How many candidates an error names.
+const CANDIDATES_SHOWN: usize = 5;
+/// How much of a command line an error shows, in columns.
+const COMMAND_SHOWN: usize = 40;
+/// Why nothing can be done with a job in that state.
+pub const ELSEWHERE: &str = "it was started on another machine or in another PID namespace";
+
+/// A job, as it was when it was looked at.
+pub struct Job {
+    pub record: Record,
+    pub state: State,
+    /// Whether it belongs to this boot and to this PID namespace, so that its processes can be seen.
+    pub is_visible: bool,
+}
+
+impl Job {
+    pub fn id(&self) -> &JobId {
+        &self.record.id
+    }
+
+    pub fn pid(&self) -> Pid {
+        self.record.id.pid
+    }
+
+    pub fn name(&self) -> &OsStr {
+        self.record.name.as_os_str()
+    }
+
+    /// Why `verb` cannot be done with this job.
+    pub fn error(&self, verb: &str, reason: &str) -> Error {
+        Error::new(format!("cannot {verb} {}: {reason}", self.describe()))
+    }
+
+    /// `'make' (PID 4242)`
+    pub fn describe(&self) -> String {
+        format!("{} (PID {})", quote(self.name()), self.pid())
+    }
+
+    /// The command line, safe to show.
+    pub fn command_line(&self) -> String {
+        show_words(self.record.argv.iter().map(Text::as_os_str))
+    }
+}
+
+/// How many jobs a name may mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The newest of them, to read about it.
+    Newest(&'static str),
+    /// The only one that runs, to do something with it; else the newest that has ended.
+    Only(&'static str),
+}
+
+/// An entry of a journal, and what has become of the job.
+pub struct Known {
+    /// The number of the journal.
+    pub journal: usize,
+    pub entry: Entry,
+    pub state: State,
+    pub is_visible: bool,
+}
+
+/// All jobs of this user, the oldest first.
+pub struct Jobs<'a> {
+    pub directory: StateDirectory,
+    journals: Vec<Contents>,
+    pub known: Vec<Known>,
+    /// The names of the logs in the directory.
+    pub logs: Vec<OsString>,
+    /// Whether every line of the journals could be read.
+    pub is_complete: bool,
+    /// What the journals hold besides jobs: starts that were withdrawn, and ends of jobs that have been removed.
+    pub leftovers: HashSet<JobId>,
+    /// The boots whose journals hold such, or where a prune was killed and has left the old journal.
+    pub untidy_boots: Vec<String>,
+    ui: &'a Ui,
+}
+
+/// A part of `record::Start`.
+#[derive(Deserialize)]
+struct WithHost {
+    host: Text,
+}
+
+/// A part of `record::Start`.
+#[derive(Deserialize)]
+struct WithName {
+    name: Text,
+}
+
+impl<'a> Jobs<'a> {
+    /// Reads the journals and looks at /proc; `None` when no job has ever been started.
+    pub fn find(ui: &'a Ui) -> Result<Option<Self>, Error> {
+        let Some(directory) = StateDirectory::find()? else { return Ok(None) };
+        let names = directory.list()?;
+        let boot_id = proc::boot_id().map_err(Error::proc)?;
+        let pid_namespace = proc::visible_pid_namespace().map_err(Error::proc)?;
+        let host = Text::from(&gethostname().unwrap_or_default());
+
+        let mut jobs = Self {
+            directory,
+            journals: Vec::new(),
+            known: Vec::new(),
+            logs: Vec::new(),
+            is_complete: true,
+            leftovers: HashSet::new(),
+            untidy_boots: Vec::new(),
+            ui,
+        };
+        let mut boots = Contents::boots_in(&names);
+        // A prune may have renamed the journal while the names were read.
+        if !boots.contains(&boot_id) {
+            boots.push(boot_id.clone());
+        }
+        // This boot is the newest, and of the others the order is that of their names: nothing depends on it.
+        boots.sort_by_key(|boot| *boot == boot_id);
+        let mut events = Vec::new();
+        for boot in boots {
+            let contents = match Contents::read(&jobs.directory, &boot) {
+                Ok(contents) => contents,
+                Err(error) => {
+                    ui.warn(error);
+                    jobs.is_complete = false;
+                    continue;
+                }
+            };
+            let Folded { mut entries, leftovers } = contents.fold(|error| {
+                ui.warn(error);
+                jobs.is_complete = false;
+            });
+            entries.sort_unstable_by_key(|entry| (entry.id.start_time, entry.id.started_at_ms, entry.id.pid));
+            if !leftovers.is_empty() || contents.is_moved_aside() {
+                jobs.untidy_boots.push(boot);
+            }
+            jobs.leftovers.extend(leftovers);
+            jobs.journals.push(contents);
+            events.push(entries);
+        }
+        // After the journals: a job that was started meanwhile would seem to have ended.
+        let processes = Processes::look().map_err(Error::proc)?;
+        for (journal, (contents, entries)) in jobs.journals.iter().zip(events).enumerate() {
+            let is_this_boot = contents.boot_id == boot_id;
+            for entry in entries {
+                let is_elsewhere = if is_this_boot {
+                    entry.id.pid_namespace != Some(pid_namespace)
+                } else {
+                    contents.parse_start::<WithHost>(&entry).is_ok_and(|start| start.host != host)
+                };
+                let is_visible = is_this_boot && !is_elsewhere;
+                let state = match (is_visible, is_elsewhere) {
+                    (true, _) => processes.state_of(&entry),
+                    (false, true) if entry.end.is_none() => State::Elsewhere,
+                    (false, _) => State::Ended,
+                };
+                jobs.known.push(Known { journal, entry, state, is_visible });
+            }
+        }
+        let is_log = |name: &OsString| name.as_encoded_bytes().ends_with(b".log");
+        jobs.logs = names.into_iter().filter(is_log).collect();
+        Ok(Some(jobs))
+    }
+
+    /// Like [`Jobs::find`], to look for the job `wanted`.
+    pub fn find_for(wanted: Option<&OsStr>, ui: &'a Ui) -> Result<Self, Error> {
+        Self::find(ui)?.ok_or_else(|| no_job(wanted))
+    }
+
+    /// Everything that is known of a job; `None`, with a warning, when its record makes no sense.
+    pub fn load(&self, known: &Known) -> Option<Job> {
+        let contents = self.journals.get(known.journal)?;
+        match contents.load(&known.entry, &self.directory) {
+            Ok(record) => Some(Job { record, state: known.state, is_visible: known.is_visible }),
+            Err(reason) => {
+                let path = self.directory.path().join(format!("{}.jsonl", contents.boot_id));
+                self.ui.warn(Error::refused(&format!("read job {} of", known.entry.id.pid), path, &reason));
+                None
+            }
+        }
+    }
+
+    /// The boots that have a journal, in the order of `Known::journal`.
+    pub fn boots(&self) -> impl Iterator<Item = &str> {
+        self.journals.iter().map(|contents| contents.boot_id.as_str())
+    }
+
+    /// The jobs that have not ended.
+    pub fn living(&self) -> impl DoubleEndedIterator<Item = &Known> {
+        self.known.iter().filter(|known| known.state != State::Ended)
+    }
+
+    /// The job that `wanted` means: a PID, or else a name, or else a part of the command line that only one job has, unless
+    /// it is a number.
+    /// Without a word, the newest job.
+    pub fn choose(&self, wanted: Option<&OsStr>, choice: Choice) -> Result<Job, Error> {
+        let Some(wanted) = wanted else {
+            let newest = self.known.iter().rev().find_map(|known| self.load(known));
+            return newest.ok_or_else(|| no_job(None));
+        };
+        let pid = parse_pid(wanted);
+        let has_pid = |known: &Known| Some(known.entry.id.pid) == pid;
+        let mut matching: Vec<&Known> = self.known.iter().filter(|known| has_pid(known)).collect();
+        if matching.is_empty() {
+            matching = self.named(wanted).collect();
+        }
+        let mut is_part = false;
+        // A number that is no PID of a job would mean a port, a duration or whatever else a command line has.
+        if matching.is_empty() && pid.is_none() {
+            is_part = true;
+            matching = self.with_part_of_command_line(wanted);
+        }
+        let living: Vec<&Known> = matching.iter().copied().filter(|known| known.state != State::Ended).collect();
+        let candidates = if living.is_empty() && is_part { &matching } else { &living };
+        let (Choice::Newest(verb) | Choice::Only(verb)) = choice;
+        if candidates.len() > 1 && (is_part || matches!(choice, Choice::Only(_))) {
+            return Err(self.ambiguous(verb, wanted, candidates));
+        }
+        let chosen = match choice {
+            Choice::Only(_) => living.last().or(matching.last()),
+            Choice::Newest(_) => matching.last(),
+        };
+        chosen.and_then(|known| self.load(known)).ok_or_else(|| no_job(Some(wanted)))
+    }
+
+    /// The jobs of this name.
+    pub fn named(&self, name: &OsStr) -> impl DoubleEndedIterator<Item = &Known> {
+        self.known.iter().filter(move |known| {
+            let contents = self.journals.get(known.journal);
+            let start = contents.and_then(|contents| contents.parse_start::<WithName>(&known.entry).ok());
+            start.is_some_and(|start| start.name.as_os_str() == name)
+        })
+    }
+
+    fn with_part_of_command_line(&self, part: &OsStr) -> Vec<&Known> {
+        let Some(part) = part.to_str().filter(|part| !part.is_empty()) else { return Vec::new() };
+        let has_part = |known: &&Known| self.load(known).is_some_and(|job| job.command_line().contains(part));
+        self.known.iter().filter(has_part).collect()
+    }
+
+    fn ambiguous(&self, verb: &str, wanted: &OsStr, candidates: &[&Known]) -> Error {
+        let jobs: Vec<Job> = candidates.iter().rev().take(CANDIDATES_SHOWN).filter_map(|it| self.load(it)).collect();
+        let show = |job: &Job| format!("{} ({})", job.pid(), cut(&job.command_line(), COMMAND_SHOWN));
+        let shown = jobs.iter().map(show).collect::<Vec<_>>().join(", ");
+        let more = match candidates.len().saturating_sub(CANDIDATES_SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Error::new(format!("cannot {verb} {}: several jobs match: {shown}{more}", quote(wanted)))
+            .with_hint("use the PID of one of them")
+    }
+}
+
+/// The PID of the process that `wanted` means, or of the newest job that runs.
+pub fn find_for_check(wanted: Option<&OsStr>, ui: &Ui) -> Result<Pid, Error> {
+    if let Some(pid) = wanted.and_then(parse_pid) {
+        return Ok(pid);
+    }
+    let nothing = || Error::new("cannot check anything: no PID or JOB is given, and no job runs");
+    let Some(wanted) = wanted else {
+        let jobs = Jobs::find(ui)?.ok_or_else(nothing)?;
+        let mut running = jobs.living().filter(|known| known.state.has_first_process());
+        return running.next_back().map(|known| known.entry.id.pid).ok_or_else(nothing);
+    };
+    let job = Jobs::find_for(Some(wanted), ui)?.choose(Some(wanted), Choice::Newest("check"))?;
+    match job.state {
+        State::Elsewhere => Err(job.error("check", ELSEWHERE)),
+        State::Ended => Err(job.error("check", "it has ended")),
+        State::Left(_) => Err(job.error("check", "its first process has ended")),
+        State::Running | State::Stopped => Ok(job.pid()),
+    }
+}
+
+/// The PID that `text` is, if it is one.
+pub fn parse_pid(text: &OsStr) -> Option<Pid> {
+    let digits = text.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok().filter(|pid| *pid > 0).map(Pid::from_raw)
+}
+
+/// `job` means nothing.
+fn no_job(job: Option<&OsStr>) -> Error {
+    let Some(job) = job else { return Error::new("cannot find a job: none has been started yet") };
+    let is_process = parse_pid(job).is_some_and(proc::is_alive);
+    let reason =
+        if is_process { "detach has not started this process" } else { "none has this PID, name or command line" };
+    Error::new(format!("cannot find job {}: {reason}", quote(job))).with_hint("see 'detach --list --all'")
+}

@@ -1,0 +1,243 @@
+//! `--stop`: asks jobs to end, and kills what does not.
+//!
+//! A signal goes to a process that is held by a pidfd and was found to be the job's after that (`session`), so none ever
+//! reaches a process that has come to have the same number.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::unistd::Pid;
+
+use crate::error::{Error, FAILED, reason};
+use crate::jobs::session::{State, find_members, wait_for_end};
+use crate::jobs::{Choice, ELSEWHERE, Job, Jobs, parse_pid};
+use crate::sys::process::raise_descriptor_limit;
+use crate::term::format::{show_duration, signal_name};
+use crate::term::text::quote;
+use crate::term::ui::Ui;
+
+const VERB: &str = "stop";
+/// Processes that fork all the time are looked for that often, not for ever.
+const MOST_LOOKS: usize = 100;
+/// SIGKILL takes effect at once, except for a process that waits for a device or a file server.
+const TIME_TO_DIE: Duration = Duration::from_secs(5);
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub which: Which,
+    pub how: How,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    Jobs(Vec<OsString>),
+    /// Every job that runs, or every one that has one of these names.
+    All(Vec<OsString>),
+}
+
+/// What is sent to jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// SIGTERM, and after the time SIGKILL.
+    End(Duration),
+    /// The signal with this number, and nothing more.
+    Signal(i32),
+}
+
+/// Sends the jobs what `how` says, all before any is waited for. Returns the exit status.
+pub fn stop(options: &Options, ui: &Ui) -> Result<u8, Error> {
+    // A descriptor for each process.
+    raise_descriptor_limit();
+    let chosen = choose(&options.which, ui)?;
+    let mut status = 0;
+    let mut fail = |error: &Error| {
+        ui.failure(error, error.hint());
+        status = FAILED;
+    };
+    let mut asked = Vec::new();
+    for job in &chosen {
+        match ask(job, options.how) {
+            Ok(true) => asked.push(job),
+            Ok(false) => ui.note(format!("{} has already ended", job.describe())),
+            Err(error) => fail(&error),
+        }
+    }
+    match options.how {
+        How::End(grace) => end(&asked, grace, ui, &mut fail)?,
+        How::Signal(signal) => {
+            for job in asked {
+                ui.note(format!("sent {} to {}", signal_name(signal), job.describe()));
+            }
+        }
+    }
+    Ok(status)
+}
+
+fn choose(which: &Which, ui: &Ui) -> Result<Vec<Job>, Error> {
+    match which {
+        Which::Jobs(wanted) => {
+            let jobs = Jobs::find_for(wanted.first().map(OsString::as_os_str), ui)?;
+            let mut known = HashSet::new();
+            let mut chosen = Vec::new();
+            for word in wanted {
+                let job = jobs.choose(Some(word), Choice::Only(VERB))?;
+                warn_if_unclear(&jobs, word, &job, ui);
+                if known.insert(*job.id()) {
+                    chosen.push(job);
+                }
+            }
+            Ok(chosen)
+        }
+        Which::All(names) => {
+            let Some(jobs) = Jobs::find(ui)? else {
+                ui.note("nothing to stop: no job has been started yet");
+                return Ok(Vec::new());
+            };
+            let is_meant = |job: &Job| names.is_empty() || names.iter().any(|name| name == job.name());
+            let running = jobs.living().filter(|known| known.state != State::Elsewhere);
+            let chosen: Vec<Job> = running.filter_map(|known| jobs.load(known)).filter(is_meant).collect();
+            if chosen.is_empty() {
+                ui.note(if names.is_empty() {
+                    "nothing to stop: no job runs"
+                } else {
+                    "nothing to stop: no such job runs"
+                });
+            }
+            Ok(chosen)
+        }
+    }
+}
+
+/// Says which job is stopped where the word could mislead: `--log` would mean another job of this name, one that has ended
+/// since; or the word is only a part of a command line.
+fn warn_if_unclear(jobs: &Jobs, name: &OsStr, job: &Job, ui: &Ui) {
+    if job.name() != name && parse_pid(name) != Some(job.pid()) {
+        ui.warn(format!("{} matches {}: {}", quote(name), job.describe(), job.command_line()));
+        return;
+    }
+    let newest = jobs.named(name).next_back();
+    if job.state != State::Ended && newest.is_some_and(|newest| newest.entry.id != *job.id()) {
+        ui.warn(format!("the newest {} has ended; stopping PID {}: {}", quote(name), job.pid(), job.command_line()));
+    }
+}
+
+/// Sends the first signal. Returns whether there was anything to send it to.
+fn ask(job: &Job, how: How) -> Result<bool, Error> {
+    if job.state == State::Elsewhere {
+        return Err(job.error(VERB, ELSEWHERE));
+    }
+    let failed = |errno| refuse(job, errno);
+    match how {
+        How::End(_) => {
+            let is_sent = signal(job, Reach::Session, libc::SIGTERM).map_err(failed)?;
+            // A stopped process sees the signal only when it is continued.
+            signal(job, Reach::Session, libc::SIGCONT).map_err(failed)?;
+            Ok(is_sent)
+        }
+        How::Signal(number) => signal(job, Reach::Group, number).map_err(failed),
+    }
+}
+
+/// Waits until all sessions are empty, and kills what is left of them after `grace`.
+fn end(jobs: &[&Job], grace: Duration, ui: &Ui, fail: &mut impl FnMut(&Error)) -> Result<(), Error> {
+    let left = wait_for_end(jobs, Instant::now().checked_add(grace)).map_err(Error::proc)?;
+    let left: Vec<Vec<Pid>> = jobs
+        .iter()
+        .enumerate()
+        .map(|(number, _)| left.iter().filter(|member| member.job == number).map(|member| member.process.pid).collect())
+        .collect();
+    for (job, left) in jobs.iter().zip(&left) {
+        if !left.is_empty()
+            && let Err(errno) = signal(job, Reach::Session, libc::SIGKILL)
+        {
+            fail(&refuse(job, errno));
+        }
+    }
+    let undead = wait_for_end(jobs, Instant::now().checked_add(TIME_TO_DIE)).map_err(Error::proc)?;
+    for (number, (job, left)) in jobs.iter().zip(left).enumerate() {
+        let (grace, count) = (show_duration(grace), left.len());
+        if undead.iter().any(|member| member.job == number) {
+            fail(&job.error(VERB, &format!("it is still running {} after SIGKILL", show_duration(TIME_TO_DIE))));
+        } else if left.contains(&job.pid()) {
+            let (others, were) = match count - 1 {
+                0 => (String::new(), "was"),
+                1 => (" and one other process of its session".into(), "were"),
+                others => (format!(" and {others} other processes of its session"), "were"),
+            };
+            ui.warn(format!("killed {}{others}, which {were} still running {grace} after SIGTERM", job.describe()));
+        } else if count > 0 {
+            let what = if count == 1 { "one process".into() } else { format!("{count} processes") };
+            ui.warn(format!(
+                "{} ended; killed {what} of its session, still running {grace} after SIGTERM",
+                job.describe()
+            ));
+        } else {
+            ui.note(format!("{} ended", job.describe()));
+        }
+    }
+    Ok(())
+}
+
+fn refuse(job: &Job, errno: Errno) -> Error {
+    match errno {
+        Errno::EPERM => job.error(VERB, "it belongs to another user").with_hint("stop it as that user, or as root"),
+        _ => job.error(VERB, &reason(errno)),
+    }
+}
+
+/// Who gets a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// The command and the process group that it was given; or all that is left when the command has ended.
+    Group,
+    Session,
+}
+
+/// Sends a signal to all within `reach`, and returns whether there were any. Fails when none could be signalled.
+fn signal(job: &Job, reach: Reach, signal: i32) -> nix::Result<bool> {
+    let mut known = HashSet::new();
+    let (mut is_sent, mut refusal) = (false, None);
+    for _ in 0..MOST_LOOKS {
+        let members = find_members(&[job])?;
+        let command =
+            members.iter().find(|member| (member.process.pid, member.start_time) == (job.pid(), job.id().start_time));
+        let is_first_look = known.is_empty();
+        let mut is_new = false;
+        // At once, where the kernel can do that: so no fork of the group slips through.
+        let has_group = match command.filter(|_| is_first_look).map(|command| command.process.signal_group(signal)) {
+            Some(Ok(())) => true,
+            Some(Err(errno @ Errno::EPERM)) => {
+                refusal = Some(errno);
+                false
+            }
+            _ => false,
+        };
+        is_sent |= has_group;
+        let is_meant = |group: Pid, pid: Pid| {
+            reach == Reach::Session || command.is_none() || group == job.pid() || pid == job.pid()
+        };
+        for member in members.iter().filter(|member| is_meant(member.group, member.process.pid)) {
+            if !known.insert((member.process.pid, member.start_time)) {
+                continue;
+            }
+            is_new = true;
+            if has_group && member.group == job.pid() {
+                continue;
+            }
+            match member.process.signal(signal) {
+                Ok(()) => is_sent = true,
+                Err(errno) => refusal = Some(errno),
+            }
+        }
+        // A group that got the signal at once has no more members that have not got it.
+        if !is_new || has_group && reach == Reach::Group {
+            break;
+        }
+    }
+    // As with kill(2) and a group: one process that could be signalled is enough.
+    refusal.filter(|_| !is_sent).map_or(Ok(is_sent || !known.is_empty()), Err)
+}

@@ -1,0 +1,224 @@
+//! What is said about a start that has worked, and how long detach stays to see how the command fares.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use serde::Serialize;
+
+use crate::error::{FAILED, reason};
+use crate::jobs::journal::Contents;
+use crate::jobs::record::{End, Record, to_line};
+use crate::jobs::session::count_in_session;
+use crate::start::plan::Plan;
+use crate::start::report::{Report, TakenStep, describe_output};
+use crate::start::streams::Output;
+use crate::start::watch::{self, Watched};
+use crate::start::{Request, Watch, hints};
+use crate::sys::{errno, signals};
+use crate::term::format::{describe_end, exit_status, show_duration};
+use crate::term::ui::{Ui, write_data};
+
+/// The process whose end is that of all others in its PID namespace: pid_namespaces(7).
+const INIT: Pid = Pid::from_raw(1);
+
+/// A start that has worked.
+pub struct Started<'a> {
+    pub plan: &'a Plan,
+    pub report: &'a Report,
+    pub pid: Pid,
+    pub begun: Instant,
+}
+
+/// A start in JSON: the record, and the steps, which are not stored.
+#[derive(Serialize)]
+struct Printed<'a> {
+    #[serde(flatten)]
+    record: &'a Record,
+    steps: &'a [TakenStep],
+}
+
+impl Started<'_> {
+    /// Absent where the process of the command could not be identified.
+    fn record(&self) -> Option<Record> {
+        self.report.record(self.plan)
+    }
+
+    fn name(&self) -> String {
+        self.plan.name()
+    }
+
+    pub fn warn_of_faults(&self, ui: &Ui) {
+        let fault = match &self.plan.place {
+            Err(error) => Some(error.to_string()),
+            Ok(place) => {
+                let fault = self.report.record_fault.get();
+                place.fault().or_else(|| fault.map(|errno| self.report.explain_record_fault(errno)))
+            }
+        };
+        if let Some(fault) = fault {
+            ui.warn(format!("cannot record job {}: {fault}", self.name()));
+        }
+        if let Some(errno) = self.report.tracking_fault.get() {
+            ui.warn(format!("cannot track {}, which runs: {}", self.plan.command_name(), reason(errno)));
+        }
+    }
+
+    /// What was asked for on stdout. The command runs even if that cannot be written.
+    pub fn print(&self, request: &Request, steps: &[TakenStep], ui: &Ui) {
+        let warn = |result: io::Result<()>, what: &str| {
+            if let Err(error) = result {
+                ui.warn(format!("cannot write {what}: {}", reason(errno(&error))));
+            }
+        };
+        if request.print_pid {
+            warn(write_data(&format!("{}\n", self.pid)), "the PID");
+        }
+        if request.json
+            && let Some(record) = &self.record()
+        {
+            warn(write_data(&to_line(&Printed { record, steps })), "the record");
+        }
+    }
+
+    pub fn note_start(&self, ui: &Ui) {
+        if ui.shows_notes() {
+            let output = self.record().map_or(String::new(), |record| format!(", {}", describe_output(&record)));
+            ui.note(format!("{} (PID {}){output}", self.name(), ui.strong(self.pid)));
+        }
+        if Pid::this() == INIT {
+            ui.warn(format!("{} ends with detach, which is process 1 here: use --wait", self.name()));
+        }
+    }
+
+    /// Stays until the command ends or the limit passes. Returns the exit status.
+    pub fn watch(&self, request: &Request, limit: Option<Duration>, ignored: &[Signal], ui: &Ui) -> u8 {
+        let until = limit.and_then(|limit| self.begun.checked_add(limit));
+        let is_tracked = self.plan.tracking.is_some() && self.report.tracking_fault.get().is_none();
+        let watched = if is_tracked {
+            watch::watch_tracked(self.pid, until, ignored, || self.recorded_end())
+        } else {
+            watch::watch_child(self.pid, until, ignored)
+        };
+        // A wait whose end nobody saw has no status to exit with.
+        let unknown = if request.watch == Watch::ToTheEnd { FAILED } else { 0 };
+        match watched {
+            Ok(Watched::Running) => {
+                if limit.is_some() {
+                    self.note_start(ui);
+                }
+                0
+            }
+            Ok(Watched::Ended(status, usage)) => {
+                let end = End::now(status, self.begun.elapsed(), usage);
+                self.record_end(&end, ui);
+                self.report_end(&end, ui);
+                exit_status(status)
+            }
+            Ok(Watched::EndRecorded(Some(end))) => {
+                self.report_end(&end, ui);
+                exit_status(end.status())
+            }
+            Ok(Watched::EndRecorded(None)) => {
+                let name = self.name();
+                ui.warn(format!(
+                    "{name} has ended; its exit status is unknown: the process that tracked it was killed"
+                ));
+                unknown
+            }
+            Ok(Watched::Interrupted(signal)) => {
+                ui.note(format!("stopped waiting; {} (PID {}) keeps running", self.name(), ui.strong(self.pid)));
+                // Returns only if that has no effect.
+                let _ = signals::die_of(signal);
+                128 + signal as u8
+            }
+            Err(errno) => {
+                ui.warn(format!("cannot watch {}: {}", self.name(), reason(errno)));
+                unknown
+            }
+        }
+    }
+
+    /// What the tracking process has recorded.
+    fn recorded_end(&self) -> Option<End> {
+        let place = self.plan.place.as_ref().ok()?;
+        let id = self.report.job.get()?;
+        let contents = Contents::read(&place.directory, &place.boot_id).ok()?;
+        contents.fold(drop).entries.into_iter().find(|entry| entry.id == id)?.end
+    }
+
+    /// Records how the command ended, which nobody but its parent can see.
+    fn record_end(&self, end: &End, ui: &Ui) {
+        let Ok(place) = &self.plan.place else { return };
+        if let (Ok(journal), Some(id)) = (&place.journal, self.report.job.get())
+            && self.report.record_fault.get().is_none()
+            && let Err(errno) = journal.append_end(&place.directory, id, end)
+        {
+            ui.warn(format!("cannot record how {} ended: {}", self.name(), reason(errno)));
+        }
+    }
+
+    /// How the command has ended while it was watched.
+    fn report_end(&self, end: &End, ui: &Ui) {
+        let left = match self.report.session.get().map_or(0, count_in_session) {
+            0 => String::new(),
+            1 => "; one process that it started is still running".to_owned(),
+            count => format!("; {count} processes that it started are still running"),
+        };
+        let (end_of, lifetime) = (describe_end(end.status()), show_duration(end.wall()));
+        let sentence = format!("{} {end_of} after {lifetime}{left}", self.name());
+        let record = self.record();
+        let written = record.as_ref().and_then(|record| Some((record, self.file_with_output(record)?)));
+        match written {
+            Some((record, _)) if end.status().success() => {
+                ui.note(format!("{sentence}, {}", describe_output(record)));
+            }
+            None if end.status().success() => ui.note(sentence),
+            Some((record, (path, begin))) => {
+                let lines = watch::last_lines(path, begin);
+                ui.complain(format!("{sentence}{}", if lines.is_empty() { "" } else { ":" }));
+                ui.quote_output(&lines);
+                ui.complain(describe_output(record));
+            }
+            None => ui.complain(sentence),
+        }
+        if end.status().success() {
+            return;
+        }
+        if let Some(hint) = self.plan.start.argv.first().and_then(|name| hints::for_failed(name.as_os_str())) {
+            ui.complain(format!("hint: {hint}"));
+        }
+    }
+
+    /// The file into which this job has written, rather that of stderr, and where in it its part begins.
+    fn file_with_output<'r>(&self, record: &'r Record) -> Option<(&'r Path, u64)> {
+        let stdout_begin = self.plan.streams.output.length();
+        let stderr_begin = match &self.plan.streams.error {
+            Output::WithStdout => stdout_begin,
+            other => other.length(),
+        };
+        let files = [(&record.stderr, stderr_begin), (&record.stdout, stdout_begin)].into_iter();
+        let mut files = files.filter_map(|(destination, begin)| Some((destination.as_path()?, begin)));
+        files.find(|(path, begin)| watch::has_grown(path, *begin))
+    }
+}
+
+/// Every step, in columns.
+pub fn note_steps(steps: &[TakenStep], ui: &Ui) {
+    let width = |text: &dyn Fn(&TakenStep) -> usize| steps.iter().map(text).max().unwrap_or(0);
+    let pid_width = width(&|step| step.pid.to_string().len());
+    let name_width = width(&|step| step.name.len());
+    let are_numbered = steps.iter().any(|step| step.number.is_some());
+    for step in steps {
+        let number = match step.number {
+            Some(number) => format!("{number} "),
+            None if are_numbered => "  ".to_owned(),
+            None => String::new(),
+        };
+        let pid = ui.strong(format_args!("{:pid_width$}", step.pid));
+        let name = ui.strong(format_args!("{:name_width$}", step.name));
+        ui.note(format_args!("{pid} {number}{name} {}", step.result));
+    }
+}

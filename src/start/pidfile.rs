@@ -1,0 +1,237 @@
+//! The file that holds the PID of a command and is locked as long as the command lives.
+//!
+//! The lock is a POSIX record lock: fcntl(2). It belongs to the process of the command, survives the exec, is not
+//! inherited by children, and ends with the process, however that ends. So a stale file needs no cleaning up. The lock is
+//! lost when the process closes any descriptor of the file: it is taken after all descriptors have been closed and
+//! redirected, under a number that programs do not use for their own.
+//!
+//! Everything here but the sentences is called by the new process, and allocates nothing.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fmt::Write;
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::libc;
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, lstat};
+use nix::sys::uio::{pread, pwrite};
+use nix::unistd::{Pid, ftruncate, unlink};
+
+use crate::error::{Error, reason};
+use crate::jobs::directory::was_changed_since;
+use crate::sys::descriptors::duplicate_from;
+use crate::sys::exec::to_c_string;
+use crate::sys::fixed::FixedText;
+
+/// Shells use descriptors up to 9 in scripts, and some from 10 on for themselves.
+const LOWEST_DESCRIPTOR: RawFd = 64;
+/// In bytes: more than any PID with a newline.
+const LONGEST_CONTENT: usize = 32;
+/// How often a file is tried again that another start has just removed or given up.
+const MOST_TRIES: usize = 100;
+
+/// A pidfile, as it is asked for.
+pub struct PidFile {
+    path: CString,
+    /// Of a new file: 644, less what the umask of the caller takes, but never its owner's own rights.
+    mode: Mode,
+    /// Device and inode of the standard streams.
+    streams: Vec<(u64, u64)>,
+}
+
+/// A pidfile that this process holds.
+pub struct HeldPidFile<'a> {
+    path: &'a CStr,
+    file: OwnedFd,
+    is_new: bool,
+}
+
+/// Why it cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Open(Errno),
+    Write(Errno),
+    NotRegular,
+    IsStream,
+    OtherContent,
+    /// By this process; 0 where that cannot be seen from here.
+    Held(i32),
+    KeepsChanging,
+}
+
+impl PidFile {
+    pub fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(self.path.to_bytes()))
+    }
+
+    /// `path` is absolute: it is opened when the process may be in another directory.
+    pub fn new(path: &Path, caller_umask: Mode, streams: Vec<(u64, u64)>) -> Self {
+        let mode = Mode::from_bits_truncate(0o644).difference(caller_umask) | Mode::S_IRUSR | Mode::S_IWUSR;
+        Self { path: to_c_string(path.as_os_str().to_owned()), mode, streams }
+    }
+
+    /// Opens the file, creates it if need be, locks it for the calling process, and writes its PID and a newline. The
+    /// descriptor stays open across an exec, and the lock with it. A link could lead anywhere, and is refused.
+    ///
+    /// `note` is called before the file is opened, and with `true` when it is known to be a new one.
+    pub fn take(&self, note: impl Fn(bool)) -> Result<HeldPidFile<'_>, Fault> {
+        for _ in 0..MOST_TRIES {
+            let held = self.open(&note).map_err(Fault::Open)?;
+            match self.lock_and_write(&held) {
+                Ok(true) => return Ok(held),
+                Ok(false) => (),
+                Err(fault) => {
+                    if held.is_new {
+                        held.give_back();
+                    }
+                    return Err(fault);
+                }
+            }
+        }
+        Err(Fault::KeepsChanging)
+    }
+
+    fn open(&self, note: impl Fn(bool)) -> nix::Result<HeldPidFile<'_>> {
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        note(false);
+        // First as a new file, to know whether it is to be removed again.
+        let (low, is_new) = match open(self.path.as_c_str(), flags | OFlag::O_CREAT | OFlag::O_EXCL, self.mode) {
+            Err(Errno::EEXIST) => (open(self.path.as_c_str(), flags | OFlag::O_CREAT, self.mode)?, false),
+            other => (other?, true),
+        };
+        note(is_new);
+        if is_new {
+            // The umask is the command's by now. The next start must be able to open it.
+            let made = fchmod(&low, self.mode);
+            if let Err(errno) = made {
+                let _ = unlink(self.path.as_c_str());
+                return Err(errno);
+            }
+        }
+        match duplicate_from(&low, LOWEST_DESCRIPTOR) {
+            Ok(file) => Ok(HeldPidFile { path: &self.path, file, is_new }),
+            Err(errno) => {
+                if is_new {
+                    let _ = unlink(self.path.as_c_str());
+                }
+                Err(errno)
+            }
+        }
+    }
+
+    /// Returns false if the file has to be opened again.
+    fn lock_and_write(&self, held: &HeldPidFile) -> Result<bool, Fault> {
+        let status = fstat(&held.file).map_err(Fault::Open)?;
+        if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+            return Err(Fault::NotRegular);
+        }
+        if self.streams.contains(&(status.st_dev, status.st_ino)) {
+            return Err(Fault::IsStream);
+        }
+        match fcntl(&held.file, FcntlArg::F_SETLK(&whole_file())) {
+            Ok(_) if held.is_in_place(&status) => {
+                if !held.holds_at_most_a_pid(&status) {
+                    return Err(Fault::OtherContent);
+                }
+                held.write().map_err(Fault::Write)?;
+                Ok(true)
+            }
+            // A start that has failed has removed it between the open and the lock.
+            Ok(_) => Ok(false),
+            Err(Errno::EACCES | Errno::EAGAIN) => match held.holder() {
+                Some(number) => Err(Fault::Held(number)),
+                // Its holder has ended meanwhile.
+                None => Ok(false),
+            },
+            Err(errno) => Err(Fault::Open(errno)),
+        }
+    }
+
+    /// Takes the file back after the process `pid`, which was about to take it, was killed. `is_new`: that process is known
+    /// to have made it; else it may have, if the file is empty and younger than the start. A file that another start has
+    /// taken since is left alone.
+    pub fn take_back_from(&self, pid: Pid, is_new: bool, started_at_ms: u64) {
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let Ok(file) = open(self.path.as_c_str(), flags, Mode::empty()) else { return };
+        let Ok(status) = fstat(&file) else { return };
+        let is_new = is_new || status.st_size == 0 && was_changed_since(&status, started_at_ms);
+        let held = HeldPidFile { path: &self.path, file, is_new };
+        let is_locked = fcntl(&held.file, FcntlArg::F_SETLK(&whole_file())).is_ok();
+        if is_locked && held.is_in_place(&status) && held.holds_nothing_or(pid, &status) {
+            held.give_back();
+        }
+    }
+
+    /// The sentence for it.
+    pub fn explain(&self, fault: Fault) -> Error {
+        let path = self.path();
+        let refuse = |reason: &str| Error::refused("use pidfile", path, reason);
+        match fault {
+            Fault::Open(Errno::ELOOP) => refuse("it is a symbolic link"),
+            Fault::Open(errno) => refuse(&reason(errno)),
+            Fault::Write(errno) => Error::path("write pidfile", path, errno),
+            Fault::NotRegular => refuse("it is not a regular file"),
+            Fault::IsStream => refuse("a standard stream leads there as well"),
+            Fault::OtherContent => refuse("it holds something other than a PID"),
+            Fault::Held(0) => refuse("another process holds it"),
+            Fault::Held(pid) => refuse(&format!("process {pid} holds it")),
+            Fault::KeepsChanging => refuse("other starts keep changing it"),
+        }
+    }
+}
+
+impl HeldPidFile<'_> {
+    /// Takes it back after a start that failed: removes it if it was made for that, else empties it.
+    pub fn give_back(&self) {
+        // Nobody could be told, and the lock ends in any case.
+        let _ = if self.is_new { unlink(self.path) } else { ftruncate(&self.file, 0) };
+    }
+
+    /// Whether nothing is lost when it is overwritten: it is empty, or holds a single number.
+    fn holds_at_most_a_pid(&self, status: &FileStat) -> bool {
+        let mut content = [0; LONGEST_CONTENT];
+        let length = pread(&self.file, &mut content, 0).unwrap_or(LONGEST_CONTENT);
+        let content = content.get(..length).unwrap_or_default().trim_ascii();
+        usize::try_from(status.st_size).is_ok_and(|size| size < LONGEST_CONTENT)
+            && content.iter().all(u8::is_ascii_digit)
+    }
+
+    fn holds_nothing_or(&self, pid: Pid, status: &FileStat) -> bool {
+        let mut content = [0; LONGEST_CONTENT];
+        let length = pread(&self.file, &mut content, 0).unwrap_or(0);
+        status.st_size == 0 || content.get(..length) == Some(text_of(pid).as_bytes())
+    }
+
+    fn write(&self) -> nix::Result<()> {
+        ftruncate(&self.file, 0)?;
+        let text = text_of(Pid::this());
+        if pwrite(&self.file, text.as_bytes(), 0)? < text.as_bytes().len() { Err(Errno::ENOSPC) } else { Ok(()) }
+    }
+
+    /// The number of the process that has it locked, 0 where that cannot be seen from here; `None` when nobody has.
+    fn holder(&self) -> Option<i32> {
+        let mut lock = whole_file();
+        fcntl(&self.file, FcntlArg::F_GETLK(&mut lock)).ok()?;
+        (i32::from(lock.l_type) != libc::F_UNLCK).then_some(lock.l_pid)
+    }
+
+    fn is_in_place(&self, status: &FileStat) -> bool {
+        lstat(self.path).is_ok_and(|named| (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino))
+    }
+}
+
+fn text_of(pid: Pid) -> FixedText<LONGEST_CONTENT> {
+    let mut text = FixedText::new();
+    // It has room for the largest PID.
+    let _ = writeln!(text, "{pid}");
+    text
+}
+
+/// A lock for writing, from the first byte to whatever will be the last.
+fn whole_file() -> libc::flock {
+    #[allow(clippy::cast_possible_truncation)] // the constants fit what the structure has for them
+    libc::flock { l_type: libc::F_WRLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
+}

@@ -1,0 +1,402 @@
+//! Where the command's standard streams go, and which other descriptors it keeps.
+//!
+//! A terminal is let go, because it goes away. So is a pipe or a socket on stdout or stderr, because its reader would wait
+//! for the command to end; and stdin that the calling shell is itself reading, because the command would take the rest of
+//! a script or a list. What is let go becomes /dev/null (stdin) or the job's log. Everything else stays.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::process::parent_id;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::stat::{FileStat, SFlag, fstat, makedev};
+use nix::unistd::{Whence, isatty, lseek};
+
+use crate::error::Error;
+use crate::jobs::record::{Stream, Text};
+use crate::start::Target;
+use crate::sys::descriptors::{is_open, standard_streams};
+use crate::sys::errno;
+
+const NULL: &str = "/dev/null";
+/// Shells that redirect after they have forked: what is descriptor 0 of such a shell is what it reads itself.
+const SHELLS: [&str; 5] = ["bash", "fish", "rbash", "yash", "zsh"];
+/// Shells that redirect before they fork, and keep what was there before in a descriptor from 10 on that an exec closes.
+/// As long as there is none, descriptor 0 is what such a shell reads itself.
+const SHELLS_THAT_SAVE: [&str; 6] = ["busybox", "dash", "ksh", "ksh93", "lksh", "mksh"];
+
+/// A file that was opened for the command.
+pub struct Opened {
+    pub path: PathBuf,
+    file: File,
+    status: FileStat,
+}
+
+/// Where stdin comes from.
+pub enum Input {
+    Keep,
+    Opened(Opened),
+    /// /dev/null, and why.
+    Null(Opened, &'static str),
+}
+
+/// Where stdout or stderr goes.
+pub enum Output {
+    /// Where it went before; the path is that of a regular file.
+    Keep(Option<FileStat>, Option<PathBuf>),
+    Opened(Opened),
+    /// To the job's log, which the new process makes.
+    Log,
+    /// For stderr: to the same open file description as stdout, so that lines keep their order.
+    WithStdout,
+}
+
+/// The three standard streams of the command.
+pub struct Streams {
+    pub input: Input,
+    pub output: Output,
+    pub error: Output,
+}
+
+/// What the new process does about a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redirection {
+    Keep,
+    From(RawFd),
+    FromLog,
+    /// From stdout, as that is by then.
+    FromStdout,
+}
+
+impl Input {
+    fn opened(&self) -> Option<&Opened> {
+        match self {
+            Self::Opened(opened) | Self::Null(opened, _) => Some(opened),
+            Self::Keep => None,
+        }
+    }
+}
+
+impl Output {
+    fn opened(&self) -> Option<&Opened> {
+        match self {
+            Self::Opened(opened) => Some(opened),
+            Self::Keep(..) | Self::Log | Self::WithStdout => None,
+        }
+    }
+
+    /// How many bytes its file held before this start.
+    pub fn length(&self) -> u64 {
+        self.status().and_then(|status| status.st_size.try_into().ok()).unwrap_or(0)
+    }
+
+    /// What is at the other end, as far as that is known before there is a log.
+    fn status(&self) -> Option<&FileStat> {
+        match self {
+            Self::Keep(status, _) => status.as_ref(),
+            _ => self.opened().map(|opened| &opened.status),
+        }
+    }
+
+    fn redirection(&self) -> Redirection {
+        match self {
+            Self::Keep(..) => Redirection::Keep,
+            Self::Opened(opened) => Redirection::From(opened.file.as_raw_fd()),
+            Self::Log => Redirection::FromLog,
+            Self::WithStdout => Redirection::FromStdout,
+        }
+    }
+
+    /// For the record.
+    fn destination(&self) -> Stream {
+        match self {
+            _ if self.status().is_some_and(is_null_device) => Stream::Discarded,
+            Self::Opened(opened) => Stream::File(Text::from(&opened.path)),
+            Self::Keep(_, Some(path)) => Stream::File(Text::from(path)),
+            Self::Log => Stream::Log,
+            Self::Keep(_, None) | Self::WithStdout => Stream::Kept,
+        }
+    }
+}
+
+impl Streams {
+    /// Applies the rule and opens the files that `-i`, `-o` and `-e` name, relative to the caller's directory.
+    ///
+    /// A file that is made here stays even if the start fails, as with a shell's redirection: another job may have
+    /// opened it meanwhile.
+    pub fn open(input: Option<&Target>, output: Option<&Target>, error: Option<&Target>) -> Result<Self, Error> {
+        let [stdin, stdout, stderr] = standard_streams().map(Caller::look);
+        let mut streams = Self {
+            output: match output {
+                Some(Target::Keep) => stdout.kept(),
+                Some(Target::File(path)) => Output::Opened(open_output(path)?),
+                None if stdout.is_let_go_as_output() => Output::Log,
+                None => stdout.kept(),
+            },
+            error: match (error, output) {
+                (Some(Target::Keep), _) | (None, Some(Target::Keep)) => stderr.kept(),
+                (Some(Target::File(path)), _) => Output::Opened(open_output(path)?),
+                (None, Some(Target::File(_))) => Output::WithStdout,
+                // As nohup(1) does: errors belong beside the output that was redirected.
+                (None, None) if stderr.is_terminal && !stdout.is_let_go_as_output() => Output::WithStdout,
+                (None, None) if stderr.is_let_go_as_output() => Output::Log,
+                (None, None) => stderr.kept(),
+            },
+            input: Input::Keep,
+        };
+        // A socket that is stdin as well as stdout or stderr is let go as a whole, or its reader would wait all the same.
+        let is_let_go = |output: &Output, stream: &Caller| matches!(output, Output::Log) && stdin.is_same(stream);
+        let null = |why| Ok(Input::Null(open_input(Path::new(NULL))?, why));
+        streams.input = match input {
+            Some(Target::File(path)) => Input::Opened(open_input(path)?),
+            Some(Target::Keep) => Input::Keep,
+            None if stdin.is_terminal => null("stdin is a terminal")?,
+            None if is_let_go(&streams.output, &stdout) || is_let_go(&streams.error, &stderr) => {
+                null("stdin is the socket that stdout or stderr was")?
+            }
+            None => match stdin.find_reader() {
+                Some(why) => null(why)?,
+                None => Input::Keep,
+            },
+        };
+        if streams.are_one_place() {
+            streams.error = Output::WithStdout;
+        }
+        Ok(streams)
+    }
+
+    /// /dev/null for each stream that no option names: the daemon sequence.
+    pub fn open_for_daemon(
+        input: Option<&Target>,
+        output: Option<&Target>,
+        error: Option<&Target>,
+    ) -> Result<Self, Error> {
+        let null = Target::File(NULL.into());
+        Self::open(input.or(Some(&null)), output.or(Some(&null)), error)
+    }
+
+    /// Whether stdout and stderr go to one place, although the caller has not made it so.
+    fn are_one_place(&self) -> bool {
+        match (&self.output, &self.error) {
+            (Output::Log, Output::Log) => true,
+            (Output::Keep(..), Output::Keep(..)) => false,
+            (output, error) => output.status().zip(error.status()).is_some_and(|(one, other)| is_same(one, other)),
+        }
+    }
+
+    /// Whether the job needs a log of its own.
+    pub fn need_log(&self) -> bool {
+        matches!(self.output, Output::Log) || matches!(self.error, Output::Log)
+    }
+
+    /// What the new process does about stdin, stdout and stderr, in this order.
+    pub fn redirections(&self) -> [Redirection; 3] {
+        let input = self.input.opened().map_or(Redirection::Keep, |opened| Redirection::From(opened.file.as_raw_fd()));
+        [input, self.output.redirection(), self.error.redirection()]
+    }
+
+    /// Where stdout and stderr go, for the record.
+    pub fn destinations(&self) -> [Stream; 2] {
+        let stdout = self.output.destination();
+        let stderr = match &self.error {
+            Output::WithStdout => stdout.clone(),
+            other => other.destination(),
+        };
+        [stdout, stderr]
+    }
+
+    /// The descriptors of the files that were opened.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let opened = [self.input.opened(), self.output.opened(), self.error.opened()];
+        opened.into_iter().flatten().map(|opened| opened.file.as_raw_fd())
+    }
+
+    /// Device and inode of stdout, stderr and a file that was opened for stdin.
+    pub fn files(&self) -> Vec<(u64, u64)> {
+        let input = self.input.opened().map(|opened| &opened.status);
+        let streams = [input, self.output.status(), self.error.status()];
+        streams.into_iter().flatten().map(|status| (status.st_dev, status.st_ino)).collect()
+    }
+}
+
+/// A standard stream of the caller.
+struct Caller {
+    stream: BorrowedFd<'static>,
+    status: Option<FileStat>,
+    is_terminal: bool,
+}
+
+impl Caller {
+    fn look(stream: BorrowedFd<'static>) -> Self {
+        let status = fstat(stream).ok();
+        let is_device = status.as_ref().is_some_and(|status| file_type(status) == SFlag::S_IFCHR);
+        Self { stream, status, is_terminal: is_device && is_terminal(stream) }
+    }
+
+    fn is_pipe_or_socket(&self) -> bool {
+        let is_it = |status| matches!(file_type(status), SFlag::S_IFIFO | SFlag::S_IFSOCK);
+        self.status.as_ref().is_some_and(is_it)
+    }
+
+    fn is_regular(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| file_type(status) == SFlag::S_IFREG)
+    }
+
+    fn is_let_go_as_output(&self) -> bool {
+        self.is_terminal || self.is_pipe_or_socket()
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.status.as_ref().zip(other.status.as_ref()).is_some_and(|(one, other)| is_same(one, other))
+    }
+
+    fn kept(&self) -> Output {
+        Output::Keep(self.status, self.path_of_file())
+    }
+
+    /// The path of a regular file that still has a name.
+    fn path_of_file(&self) -> Option<PathBuf> {
+        let status = self.status.filter(|_| self.is_regular())?;
+        let path = fs::read_link(format!("/proc/self/fd/{}", self.stream.as_raw_fd())).ok()?;
+        let named = fs::metadata(&path).ok()?;
+        ((named.dev(), named.ino()) == (status.st_dev, status.st_ino)).then_some(path)
+    }
+
+    /// Why stdin belongs to the calling shell, if it does. A file that somebody has read from is being read by that
+    /// program: a shell's script, or the list of its loop. So is a pipe that is stdin of the shell as well, unless the
+    /// shell may have redirected it for this command: there, data given on purpose would look the same.
+    fn find_reader(&self) -> Option<&'static str> {
+        if self.is_regular() {
+            let has_been_read = lseek(self.stream, 0, Whence::SeekCur).is_ok_and(|offset| offset > 0);
+            return has_been_read.then_some("stdin is a file that the caller is reading");
+        }
+        let parent = parent_id();
+        let is_of_shell = || {
+            let shell = fs::read_link(format!("/proc/{parent}/exe")).ok()?;
+            let shell = shell.file_name()?.to_str()?;
+            let saves = SHELLS_THAT_SAVE.contains(&shell);
+            let theirs =
+                fs::metadata(format!("/proc/{parent}/fd/0")).ok().filter(|_| saves || SHELLS.contains(&shell))?;
+            let ours = self.status?;
+            let is_shared = (theirs.dev(), theirs.ino()) == (ours.st_dev, ours.st_ino);
+            Some(is_shared && !(saves && has_saved_descriptor(parent)))
+        };
+        let is_shared = self.is_pipe_or_socket() && is_of_shell() == Some(true);
+        is_shared.then_some("stdin is what the calling shell reads")
+    }
+}
+
+/// Whether a shell has a descriptor from 10 on that an exec closes, or whether that cannot be seen.
+fn has_saved_descriptor(shell: u32) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{shell}/fd")) else { return true };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    numbers.filter(|fd| *fd >= 10).any(|fd| {
+        let info = fs::read_to_string(format!("/proc/{shell}/fdinfo/{fd}")).unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+        flags.is_none_or(|flags| flags & libc::O_CLOEXEC != 0)
+    })
+}
+
+/// Whether both are of one file.
+fn is_same(one: &FileStat, other: &FileStat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+fn file_type(status: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT
+}
+
+/// /dev/null is character device 1:3: null(4).
+fn is_null_device(status: &FileStat) -> bool {
+    file_type(status) == SFlag::S_IFCHR && status.st_rdev == makedev(1, 3)
+}
+
+/// Whether `stream` is a terminal, including one that has hung up: that answers every question with EIO.
+fn is_terminal(stream: BorrowedFd) -> bool {
+    match isatty(stream) {
+        Ok(answer) => answer,
+        Err(errno) => errno == Errno::EIO,
+    }
+}
+
+fn open_input(path: &Path) -> Result<Opened, Error> {
+    open(OpenOptions::new().read(true), path).map_err(|errno| Error::path("read input from", path, errno))
+}
+
+/// /dev/null, for reading and writing.
+pub fn open_null() -> Result<File, Error> {
+    let path = Path::new(NULL);
+    let opened = open(OpenOptions::new().read(true).write(true), path);
+    opened.map(|opened| opened.file).map_err(|errno| Error::path("open", path, errno))
+}
+
+fn open_output(path: &Path) -> Result<Opened, Error> {
+    let mut options = OpenOptions::new();
+    // /dev/null is never made.
+    options.append(true).create(path != Path::new(NULL));
+    open(&mut options, path).map_err(|errno| Error::path("write output to", path, errno))
+}
+
+fn open(options: &mut OpenOptions, path: &Path) -> nix::Result<Opened> {
+    let file = options.custom_flags(libc::O_NOCTTY).open(path).map_err(|error| errno(&error))?;
+    let status = fstat(&file)?;
+    // A directory can be opened for reading; the command would only learn that when it reads.
+    if file_type(&status) == SFlag::S_IFDIR {
+        return Err(Errno::EISDIR);
+    }
+    Ok(Opened { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), file, status })
+}
+
+/// The descriptors that stay open, sorted: those asked for, which must be open, and those that an argument names,
+/// as a shell's process substitution does.
+pub fn descriptors_to_keep(asked: &[RawFd], command: &[OsString]) -> Result<Vec<RawFd>, Error> {
+    if let Some(fd) = asked.iter().find(|fd| !is_open(**fd)) {
+        return Err(Error::new(format!("cannot keep descriptor {fd}: it is not open")));
+    }
+    let named = command.iter().flat_map(|word| descriptors_named_in(word.as_bytes()));
+    let named = named.filter(|fd| *fd > 2 && is_open(*fd));
+    let mut keep: Vec<RawFd> = asked.iter().copied().chain(named).collect();
+    keep.sort_unstable();
+    keep.dedup();
+    Ok(keep)
+}
+
+/// The numbers N of every `/dev/fd/N` and `/proc/self/fd/N` in `word`.
+fn descriptors_named_in(word: &[u8]) -> Vec<RawFd> {
+    let mut found = Vec::new();
+    for prefix in [&b"/dev/fd/"[..], b"/proc/self/fd/"] {
+        for start in 0..word.len() {
+            let Some(rest) = word.get(start..).and_then(|rest| rest.strip_prefix(prefix)) else { continue };
+            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let number = rest.get(..digits).and_then(|digits| str::from_utf8(digits).ok());
+            found.extend(number.and_then(|number| number.parse::<RawFd>().ok()));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_found_wherever_an_argument_names_them() {
+        for (word, expected) in [
+            (&b"/dev/fd/63"[..], &[63][..]),
+            (b"--from=/dev/fd/62 /dev/fd/61", &[62, 61]),
+            (b"/proc/self/fd/11", &[11]),
+            (b"/dev/fd/", &[]),
+            (b"/dev/fd/99999999999999999999", &[]),
+            (b"\xff/dev/fd/7\xff", &[7]),
+            (b"/dev/fd", &[]),
+        ] {
+            assert_eq!(descriptors_named_in(word), expected, "{}", word.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The time after the start in which detach stays: until the command ends, a limit passes, or somebody at the terminal
+//! wants the prompt back. The command keeps running in any case.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use crate::jobs::record::End;
+use crate::sys::process::{Held, Usage, Wait, reap_any, time_left, wait_for};
+use crate::sys::signals::{Disposition, disposition};
+use crate::term::text::escape;
+
+/// The signals with which a person or a closing terminal ends a program that waits.
+const INTERRUPTS: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+/// How much of a job's output is shown when it fails at once.
+const LAST_LINES: usize = 10;
+const LAST_BYTES: u64 = 8 * 1024;
+/// Between two looks whether the end has been recorded.
+const INTERVAL: Duration = Duration::from_millis(2);
+
+/// How watching has ended.
+pub enum Watched {
+    /// The limit has passed.
+    Running,
+    /// The command, a child of this process, has ended.
+    Ended(ExitStatus, Usage),
+    /// The command has ended, and this is what its tracking process has recorded.
+    EndRecorded(Option<End>),
+    /// This signal has come for detach.
+    Interrupted(Signal),
+}
+
+/// Those of the signals that end a wait which the caller has ignored: detach ignores them as well. To be called before the
+/// dispositions are changed.
+pub fn ignored_signals() -> Vec<Signal> {
+    INTERRUPTS.into_iter().filter(|signal| disposition(*signal) == Disposition::Ignored).collect()
+}
+
+/// The signals that end a wait, as events.
+struct Interrupts(SignalFd);
+
+impl Interrupts {
+    /// Those that are not among `ignored`, and SIGCHLD. They have been blocked since before the start, so none is lost; all
+    /// others, Ctrl-Z among them, take effect again.
+    fn open(ignored: &[Signal]) -> nix::Result<Self> {
+        let mut awaited = SigSet::empty();
+        awaited.add(Signal::SIGCHLD);
+        awaited.extend(INTERRUPTS.into_iter().filter(|signal| !ignored.contains(signal)));
+        let signals = SignalFd::with_flags(&awaited, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        awaited.thread_set_mask()?;
+        Ok(Self(signals))
+    }
+
+    /// Takes all signals that have come. Returns the first of those that end the wait.
+    fn take(&self) -> nix::Result<Option<Signal>> {
+        let mut interrupt = None;
+        while let Some(info) = self.0.read_signal()? {
+            let signal = Signal::try_from(info.ssi_signo.cast_signed())?;
+            if signal != Signal::SIGCHLD {
+                interrupt = interrupt.or(Some(signal));
+            }
+        }
+        Ok(interrupt)
+    }
+}
+
+/// Stays until the child `pid` ends, `until` passes, or a signal comes that is not among `ignored`.
+pub fn watch_child(pid: Pid, until: Option<Instant>, ignored: &[Signal]) -> nix::Result<Watched> {
+    let signals = Interrupts::open(ignored)?;
+    loop {
+        // The signals first: a SIGCHLD that is taken here reports an end that is seen below.
+        let interrupt = signals.take()?;
+        while let Some((ended, status, usage)) = reap_any(Wait::Return)? {
+            // Any other is an orphan of the command from the time in which detach was a subreaper, or a child that was
+            // there before the exec of detach.
+            if ended == pid {
+                return Ok(Watched::Ended(status, usage));
+            }
+        }
+        if let Some(signal) = interrupt {
+            return Ok(Watched::Interrupted(signal));
+        }
+        let left = time_left(until);
+        if left == PollTimeout::ZERO {
+            return Ok(Watched::Running);
+        }
+        wait_for(&mut [PollFd::new(signals.0.as_fd(), PollFlags::POLLIN)], left)?;
+    }
+}
+
+/// Like [`watch_child`], for a command that is the child of its tracking process, which is a child of this one.
+/// `recorded_end` is what that process has recorded so far.
+pub fn watch_tracked(
+    pid: Pid,
+    until: Option<Instant>,
+    ignored: &[Signal],
+    recorded_end: impl Fn() -> Option<End>,
+) -> nix::Result<Watched> {
+    let signals = Interrupts::open(ignored)?;
+    // A command that has ended already may have left its PID to another process: then its end is recorded.
+    let command = Held::if_is(pid, |_| true)?.filter(|_| recorded_end().is_none());
+    while let Some(command) = &command {
+        if let Some(signal) = signals.take()? {
+            return Ok(Watched::Interrupted(signal));
+        }
+        if command.has_ended() {
+            break;
+        }
+        let left = time_left(until);
+        if left == PollTimeout::ZERO {
+            return Ok(Watched::Running);
+        }
+        let ended = PollFd::new(command.as_fd(), PollFlags::POLLIN);
+        wait_for(&mut [PollFd::new(signals.0.as_fd(), PollFlags::POLLIN), ended], left)?;
+    }
+    loop {
+        // Asked before the record is read: what a process has recorded before its end is read after it.
+        let has_tracker = match reap_any(Wait::Return) {
+            Ok(Some(_)) | Err(Errno::ECHILD) => false,
+            other => other.map(|_| true)?,
+        };
+        let end = recorded_end();
+        if end.is_some() || !has_tracker {
+            return Ok(Watched::EndRecorded(end));
+        }
+        sleep(INTERVAL);
+    }
+}
+
+/// Whether the regular file `path` holds more than `from` bytes.
+pub fn has_grown(path: &Path, from: u64) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > from)
+}
+
+/// The last lines of `path` after byte `from`, safe to show. Empty where the file cannot be read.
+pub fn last_lines(path: &Path, from: u64) -> Vec<String> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let end = file.seek(SeekFrom::End(0))?;
+        let begin = from.max(end.saturating_sub(LAST_BYTES));
+        file.seek(SeekFrom::Start(begin))?;
+        let mut bytes = Vec::new();
+        file.take(LAST_BYTES).read_to_end(&mut bytes)?;
+        std::io::Result::Ok(bytes)
+    };
+    select_last_lines(&read().unwrap_or_default())
+}
+
+fn select_last_lines(bytes: &[u8]) -> Vec<String> {
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    let first = lines.len().saturating_sub(LAST_LINES);
+    lines.iter().skip(first).map(|line| show_line(line)).collect()
+}
+
+/// A line, in which nothing but a tab can move the cursor.
+fn show_line(line: &[u8]) -> String {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let parts: Vec<String> = line.split(|byte| *byte == b'\t').map(|part| escape(part, "")).collect();
+    parts.join("\t")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_lines_are_at_most_ten_and_safe() {
+        let many: Vec<String> = (1..=12).map(|n| format!("line {n}\n")).collect();
+        let lines = select_last_lines(many.concat().as_bytes());
+        assert_eq!((lines.len(), lines.first().map(String::as_str)), (10, Some("line 3")));
+        assert_eq!(select_last_lines(b"no newline at the end"), ["no newline at the end"]);
+        assert_eq!(select_last_lines(b"\x1b[2Jdos\r\n\xff\n"), ["\\e[2Jdos", "\\xff"]);
+        assert_eq!(select_last_lines(b"\tat C:\\x\n"), ["\tat C:\\x"]);
+        assert_eq!(select_last_lines(b""), [""; 0]);
+        assert_eq!(select_last_lines(b"\n"), [""; 0]);
+    }
+}

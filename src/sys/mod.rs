@@ -1,0 +1,25 @@
+//! The system calls that make a command independent of the terminal, and what /proc says about processes.
+//!
+//! Unsafe code stands in this folder alone: one operation a block, each with the reason why it is sound. In which order
+//! the calls are made is left to `start`, where it can be read at a glance.
+
+#[cfg(debug_assertions)]
+mod allocator;
+pub mod descriptors;
+pub mod entry;
+pub mod exec;
+pub mod fixed;
+pub mod once;
+pub mod proc;
+pub mod process;
+pub mod signals;
+pub mod spawn;
+
+use std::io;
+
+use nix::errno::Errno;
+
+/// The error number of a failed call of the standard library.
+pub fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}

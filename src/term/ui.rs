@@ -1,0 +1,135 @@
+//! Notes and errors on stderr, data on stdout. Nothing else writes to either, but for clap's own errors and help.
+//!
+//! A message is written with one call, and a full or closed stderr never breaks a start. Colour appears only on a
+//! terminal that wants it: <https://no-color.org>.
+
+use std::env;
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+
+use nu_ansi_term::{Color, Style};
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Errors of detach alone.
+    Quiet,
+    /// On a terminal one line, else nothing.
+    #[default]
+    Normal,
+    /// The line that a terminal would get, wherever stderr goes.
+    Verbose,
+    /// Every step as well.
+    Steps,
+}
+
+/// Writes to stdout and stderr.
+pub struct Ui {
+    verbosity: Verbosity,
+    is_terminal: bool,
+    has_colour: bool,
+}
+
+impl Ui {
+    /// Looks at stderr and the environment.
+    pub fn new(verbosity: Verbosity) -> Self {
+        let is_terminal = io::stderr().is_terminal();
+        Self { verbosity, is_terminal, has_colour: is_terminal && wants_colour() }
+    }
+
+    /// Whether somebody sees what is written to stderr at once.
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// Whether nothing but errors of detach is shown.
+    pub fn is_quiet(&self) -> bool {
+        self.verbosity == Verbosity::Quiet
+    }
+
+    /// Whether the user asked for more than is usual.
+    pub fn is_verbose(&self) -> bool {
+        self.verbosity >= Verbosity::Verbose
+    }
+
+    /// Whether every step is shown.
+    pub fn shows_steps(&self) -> bool {
+        self.verbosity == Verbosity::Steps
+    }
+
+    /// Whether notes are shown, for those that cost something to put together.
+    pub fn shows_notes(&self) -> bool {
+        self.is_verbose() || self.is_terminal && self.verbosity == Verbosity::Normal
+    }
+
+    /// What a person at a terminal wants to know. Scripts do not, unless they ask for it.
+    pub fn note(&self, text: impl Display) {
+        if self.shows_notes() {
+            self.write(Style::new().dimmed(), &text.to_string());
+        }
+    }
+
+    /// What went wrong, although what was asked for was done.
+    pub fn warn(&self, text: impl Display) {
+        if self.verbosity > Verbosity::Quiet {
+            self.write(Color::Yellow.bold(), &format!("warning: {text}"));
+        }
+    }
+
+    /// How the command itself failed.
+    pub fn complain(&self, text: impl Display) {
+        if self.verbosity > Verbosity::Quiet {
+            self.write(Color::Red.bold(), &text.to_string());
+        }
+    }
+
+    /// Lines that a command has written, set off from those of detach.
+    pub fn quote_output(&self, lines: &[String]) {
+        if self.verbosity == Verbosity::Quiet {
+            return;
+        }
+        let bar = if self.has_colour { Color::Red.paint("|").to_string() } else { "|".to_owned() };
+        let lines: Vec<String> = lines.iter().map(|line| format!("  {bar} {line}\n")).collect();
+        write_stderr(&lines.concat());
+    }
+
+    /// Why something was not done, and what to do about it.
+    pub fn failure(&self, sentence: impl Display, hint: Option<&str>) {
+        self.write(Color::Red.bold(), &sentence.to_string());
+        if let Some(hint) = hint {
+            self.write(Color::Cyan.bold(), &format!("hint: {hint}"));
+        }
+    }
+
+    /// `text` in the style of what matters in a note.
+    pub fn strong(&self, text: impl Display) -> String {
+        let style = if self.has_colour { Style::new().bold() } else { Style::new() };
+        style.paint(text.to_string()).to_string()
+    }
+
+    fn write(&self, style: Style, text: &str) {
+        let style = if self.has_colour { style } else { Style::new() };
+        write_stderr(&format!("{} {text}\n", style.paint("detach:")));
+    }
+}
+
+/// Whether colours may be shown on a terminal.
+pub fn wants_colour() -> bool {
+    let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+    !no_colour && !is_dumb
+}
+
+/// Writes data to stdout, all or an error. A reader that has closed the pipe is no error.
+pub fn write_data(data: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(data.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+fn write_stderr(text: &str) {
+    // There is nowhere to report that a message could not be written.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
