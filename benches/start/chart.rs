@@ -1,7 +1,7 @@
 //! The chart: one bar for each launcher, the cheapest first.
 //!
-//! Bars begin at zero, so their lengths can be compared; one that is far longer than the others is cut, and says so.
-//! The background is white, since the picture stands on light and on dark pages.
+//! Bars begin at zero, so that their lengths can be compared; one that is far longer than the others is cut and marked.
+//! The background is white, since the picture is shown on light and on dark pages.
 
 use std::error::Error;
 use std::path::Path;
@@ -14,13 +14,13 @@ use crate::Result;
 use crate::launchers::Kind;
 
 const WIDTH: i32 = 860;
-/// Where the bars begin and where the longest ends; at its right is room for a number.
+/// Where the bars begin and where the longest ends, with room for a number to its right.
 const LEFT: i32 = 190;
 const RIGHT: i32 = WIDTH - 80;
 const TOP: i32 = 74;
 const ROW: i32 = 28;
 const BAR: i32 = 18;
-const BOTTOM: i32 = 50;
+const BOTTOM: i32 = 68;
 /// Longer bars are cut here.
 const CUT: f64 = 5.0;
 
@@ -37,6 +37,8 @@ pub struct Bar {
     pub kind: Kind,
     /// To the floor.
     pub ratio: f64,
+    /// For a launcher that creates a file.
+    pub to_floor_with_file: Option<f64>,
 }
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -66,11 +68,13 @@ pub fn draw(path: &Path, mut bars: Vec<Bar>, title: &str, subtitle: &str) -> Res
     }
     let axis = "wall time until the launcher has exited, median, as a multiple of the floor's";
     write(&canvas, axis, (LEFT, bottom + 34), 12, PALE_INK, HPos::Left)?;
+    let parentheses = "(in parentheses: as a multiple of the time of the floor with a file)";
+    write(&canvas, parentheses, (LEFT, bottom + 52), 12, PALE_INK, HPos::Left)?;
 
     for (row, bar) in (0..rows).zip(&bars) {
         let middle = TOP + row * ROW + ROW / 2;
         let colour = match bar.kind {
-            Kind::Floor => FLOOR,
+            Kind::Floor | Kind::FloorWithFile => FLOOR,
             Kind::Detach => OURS,
             Kind::Peer => PEERS,
         };
@@ -82,7 +86,10 @@ pub fn draw(path: &Path, mut bars: Vec<Bar>, title: &str, subtitle: &str) -> Res
         }
         let ink = if bar.kind == Kind::Detach { OURS } else { INK };
         write(&canvas, &bar.name, (LEFT - 10, middle), 14, ink, HPos::Right)?;
-        let ratio = format!("{:.2}", bar.ratio);
+        let ratio = match bar.to_floor_with_file.filter(|_| bar.kind == Kind::Detach) {
+            Some(other) => format!("{:.2} ({other:.2})", bar.ratio),
+            None => format!("{:.2}", bar.ratio),
+        };
         // No line of the grid through a number.
         let digits = i32::try_from(ratio.len())?;
         let room = [(right + 4, middle - BAR / 2), (right + 10 + digits * 7, middle + BAR / 2)];

@@ -1,4 +1,4 @@
-//! The launchers that are compared: the floor, detach in its modes, and the peers, each with what it needs to run.
+//! The launchers that are compared: the two floors, detach in its modes, and the peers, each with what it needs to run.
 //!
 //! All start the same `/bin/true`, with the same environment. How they are measured is in `measure`.
 
@@ -29,6 +29,8 @@ const REST: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Floor,
+    /// The floor that also creates a file where detach makes its logs.
+    FloorWithFile,
     Detach,
     Peer,
 }
@@ -36,11 +38,11 @@ pub enum Kind {
 /// Where stdout and stderr of a launcher go. stdin is always /dev/null.
 pub enum Output {
     Discarded(File),
-    /// Which detach lets go of: it makes a log.
+    /// detach lets go of a pipe and makes a log.
     Pipe(PipeReader, PipeWriter),
 }
 
-/// A command line that starts `/bin/true`, or what else it is given.
+/// A command line that starts `/bin/true`, or something else that it is given.
 pub struct Launcher {
     pub name: String,
     pub kind: Kind,
@@ -63,19 +65,32 @@ impl Launcher {
         Self::new("floor", Kind::Floor, &[copy_of(floor)?.as_os_str(), OsStr::new(TRUE)], state_home)
     }
 
-    /// detach with these options. Nobody reads what the command writes.
+    /// The same program, which also creates a file in the state directory of detach.
+    pub fn floor_with_file(floor: &Path, state_home: &Path) -> Result<Self> {
+        let file = state_home.join("detach").join(format!("floor-{}", "X".repeat(16)));
+        let floor = copy_of(floor)?;
+        let argv = [floor.as_os_str(), OsStr::new("-f"), file.as_os_str(), OsStr::new(TRUE)];
+        Self::new("floor, with a file", Kind::FloorWithFile, &argv, state_home)
+    }
+
+    /// Whether the launcher creates a file where detach makes its logs.
+    pub fn creates_file(&self) -> bool {
+        self.kind == Kind::FloorWithFile || (self.kind == Kind::Detach && matches!(self.output, Output::Pipe(..)))
+    }
+
+    /// detach with these options, with output discarded.
     pub fn detach(name: &str, options: &[&str], state_home: &Path) -> Result<Self> {
         let program = copy_of(Path::new(DETACH))?;
         let argv = [&[program.as_os_str()], words(&[options, &[TRUE]].concat()).as_slice()].concat();
         Self::new(name, Kind::Detach, &argv, state_home)
     }
 
-    /// detach with a pipe on stdout and stderr.
-    pub fn detach_with_log(name: &str, state_home: &Path) -> Result<Self> {
+    /// detach with these options and a pipe on stdout and stderr.
+    pub fn detach_with_log(name: &str, options: &[&str], state_home: &Path) -> Result<Self> {
         let (reader, writer) = pipe()?;
-        // Whoever empties the pipe must not wait for more.
+        // drain() must not wait for more.
         fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Self { output: Output::Pipe(reader, writer), ..Self::detach(name, &[], state_home)? })
+        Ok(Self { output: Output::Pipe(reader, writer), ..Self::detach(name, options, state_home)? })
     }
 
     /// `setsid -f`, where it is installed.
@@ -97,13 +112,13 @@ impl Launcher {
         let mut words = before.iter().copied().chain(self.argv.iter().map(OsString::as_os_str));
         let mut command = Command::new(words.next().ok_or("no command")?);
         command.args(words);
-        // The LD_LIBRARY_PATH of cargo would have the dynamic linker look in many places; $TMUX would be attached to.
+        // With cargo's LD_LIBRARY_PATH the dynamic linker would search many places; with $TMUX, tmux would refuse.
         command.env_clear();
         for variable in ["PATH", "HOME", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"] {
             command.envs(env::var_os(variable).map(|value| (variable, value)));
         }
         command.env("XDG_STATE_HOME", &self.state_home);
-        // tsp keeps what jobs write, as detach does.
+        // Where tsp keeps what jobs write.
         command.env("TS_SOCKET", TSP_SOCKET).env("TS_MAXFINISHED", "10").env("TMPDIR", env::current_dir()?);
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         command.stdin(null);
@@ -129,26 +144,18 @@ impl Launcher {
 }
 
 /// All of them, and why some are missing.
-pub fn all(
-    floor: &Path,
-    state_home: &Path,
-    memory: Option<&Path>,
-    directory: &Path,
-) -> Result<(Vec<Launcher>, Vec<String>)> {
+pub fn all(floor: &Path, state_home: &Path, directory: &Path) -> Result<(Vec<Launcher>, Vec<String>)> {
     let file = directory.join("output").display().to_string();
     let mut launchers = vec![
         Launcher::floor(floor, state_home)?,
+        Launcher::floor_with_file(floor, state_home)?,
         Launcher::detach("detach, discarded", &[], state_home)?,
-        Launcher::detach_with_log("detach, new log", state_home)?,
         Launcher::detach("detach -o FILE", &["-o", &file], state_home)?,
+        Launcher::detach_with_log("detach, new log", &[], state_home)?,
         Launcher::detach("detach --full", &["--full"], state_home)?,
         Launcher::detach("detach -t", &["-t"], state_home)?,
     ];
     let mut skipped = Vec::new();
-    match memory {
-        Some(memory) => launchers.push(Launcher::detach("detach, record in memory", &[], memory)?),
-        None => skipped.push("detach, record in memory: no directory can be made in /dev/shm".to_owned()),
-    }
     for peer in [
         Launcher::setsid(state_home),
         Launcher::peer("nohup … &", "sh", &["-c", "nohup /bin/true &"], state_home),
@@ -179,8 +186,8 @@ fn systemd_run(state_home: &Path) -> Result<Launcher> {
     Launcher::peer("systemd-run", "systemd-run", &[whose, "--quiet", "--collect", TRUE], state_home)
 }
 
-/// Starts the servers of tmux and tsp, which are asked by their sockets alone. That of tmux ends with this process; that
-/// of tsp stays if this process is killed.
+/// Starts the servers of tmux and tsp, which are reached through their sockets alone. That of tmux ends with this
+/// process; that of tsp stays if this process is killed.
 pub fn start_servers(state_home: &Path) -> Result<()> {
     let keep = format!("exec tail --pid={} -f /dev/null", std::process::id());
     let tmux = ["-S", TMUX_SOCKET, "-f", "/dev/null", "new", "-d", &keep];
@@ -195,7 +202,7 @@ pub fn start_servers(state_home: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Ends them, where they run: `tsp -K` would start one to end it.
+/// Ends the servers that run. (`tsp -K` would start one if there was none.)
 pub fn end_servers(state_home: &Path) {
     let tmux = ["-S", TMUX_SOCKET, "kill-server"];
     for (program, socket, arguments) in [("tmux", TMUX_SOCKET, &tmux[..]), ("tsp", TSP_SOCKET, &["-K"])] {
@@ -206,8 +213,8 @@ pub fn end_servers(state_home: &Path) {
     }
 }
 
-/// A copy of `program` in the working directory, made once. How a file has come into the page cache, in pages as a linker
-/// writes it or in one piece, makes its program start in a tenth more or less time: so all are written alike.
+/// A copy of `program` in the working directory, made once; all launchers are such copies. How a file came into the
+/// page cache, in pages as a linker writes it or in one piece, changes the time of a start by up to a tenth.
 fn copy_of(program: &Path) -> Result<PathBuf> {
     let directory = env::current_dir()?.join("programs");
     fs::create_dir_all(&directory)?;
@@ -219,7 +226,7 @@ fn copy_of(program: &Path) -> Result<PathBuf> {
     Ok(copy)
 }
 
-/// Where `program` is, in PATH and where PATH of a user may not lead.
+/// Where `program` is: in PATH, or in directories that are often missing in the PATH of a user.
 pub fn find_program(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);

@@ -1,13 +1,14 @@
 //! The benchmark of the start: what a launcher costs, against its peers and against the least that is possible.
 //!
-//! It asserts nothing and prints everything, as Markdown; CONTRIBUTING.md says how to read it. This file has the
-//! order of things and the tables. `launchers` knows the programs, `measure` how they are measured, `throughput`,
-//! `records` and `remains` are the other parts, `chart` draws.
+//! It asserts nothing and prints everything, as Markdown; CONTRIBUTING.md says how to read it. This file has the order
+//! of the parts and the tables. `launchers` knows the programs, `measure` how they are measured, `deletions` where;
+//! `throughput`, `journal` and `remains` are the other parts; `chart` draws.
 
 mod chart;
+mod deletions;
+mod journal;
 mod launchers;
 mod measure;
-mod records;
 mod remains;
 mod throughput;
 
@@ -15,7 +16,7 @@ use std::env;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
@@ -24,16 +25,15 @@ use nix::sys::resource::{Resource, getrlimit};
 use tempfile::TempDir;
 
 use chart::Bar;
+use deletions::Deletions;
 use launchers::{DETACH, Kind, Launcher, TRUE};
 use measure::Row;
 use remains::Remains;
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Enough for a stable median; 200 at least for what is to be published.
+/// Enough for a stable median; use at least 200 for numbers that are published.
 const ROUNDS: u32 = 300;
-/// `--list` takes far longer than a start.
-const ROUNDS_OF_LIST: u32 = 50;
 
 fn main() -> ExitCode {
     match run() {
@@ -51,20 +51,24 @@ fn run() -> Result<()> {
     let directory = scratch.directory.path();
     let state_home = scratch.fresh("state");
     let floor = compile_floor(directory)?;
-    // Before this process becomes the subreaper, so that it never waits for them.
+    // Started before this process becomes the subreaper, so that it never waits for them.
     launchers::start_servers(&state_home)?;
     prctl::set_child_subreaper(true)?;
 
     let machine = Machine::look(directory)?;
     machine.print(rounds);
-    let memory = scratch.memory.as_ref().map(TempDir::path);
-    let bars = print_launchers(&floor, &state_home, memory, directory, rounds)?;
-    print_throughput(&floor, &state_home)?;
-    print_records(&scratch, rounds)?;
+    let mut deletions = Deletions::new(directory, &state_home.join("detach"))?;
+    let bars = print_launchers(&floor, &state_home, directory, rounds, &mut deletions)?;
+    deletions.print_effect()?;
+    print_throughput(&floor, &state_home, &mut deletions)?;
+    if let Err(reason) = print_journal(&scratch, rounds, &mut deletions) {
+        println!("skipped: {reason}");
+    }
     print_remains(&scratch)?;
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/start.svg");
-    let subtitle = format!("{} · {}", machine.date, machine.class());
+    let place = "in a directory where files were just deleted";
+    let subtitle = format!("{place} · {} · {}", machine.date, machine.class());
     chart::draw(&path, bars, "Starting /bin/true, until the prompt is back", &subtitle)?;
     println!("\nThe chart is in benches/start.svg, which each run overwrites.");
     Ok(())
@@ -87,11 +91,10 @@ fn parse_rounds() -> Result<u32> {
     Ok(rounds)
 }
 
-/// A directory on the disk of the build, in which all happens. It goes away with all that was started.
+/// An ordinary directory on the disk of the build, in which everything happens: the programs, the state directories and
+/// the output are in it. It goes away with all that was started.
 struct Scratch {
     directory: TempDir,
-    /// Another one, that is on no disk.
-    memory: Option<TempDir>,
 }
 
 impl Scratch {
@@ -99,16 +102,12 @@ impl Scratch {
         measure::note_interrupts()?;
         let directory = tempfile::Builder::new().prefix("start-").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         env::set_current_dir(directory.path())?;
-        // ext4 gives no inode that was deleted in the last minutes, and looks at each: where many were, as in the
-        // directory of a build, making one file takes a millisecond. With this flag (chattr(1)), the directories in
-        // here begin elsewhere on the disk. Other file systems have neither the trouble nor the flag.
-        let _ = Command::new("chattr").arg("+T").arg(directory.path()).stderr(Stdio::null()).status();
-        Ok(Self { directory, memory: TempDir::new_in("/dev/shm").ok() })
+        Ok(Self { directory })
     }
 
-    /// A directory that no earlier run has used: where ext4 puts it depends on its name.
+    /// A place for a state directory of its own.
     fn fresh(&self, name: &str) -> PathBuf {
-        self.directory.path().join(format!("{name}-{}", std::process::id()))
+        self.directory.path().join(name)
     }
 }
 
@@ -163,7 +162,7 @@ impl Machine {
         println!("# The start of a job\n");
         println!("{}, {}.", self.date, self.class());
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(limit, _)| limit);
-        println!("{rounds} rounds. Limit of descriptors: {limit} (some peers close each).");
+        println!("{rounds} rounds. Limit of descriptors: {limit} (some peers close every one).");
     }
 }
 
@@ -175,27 +174,40 @@ fn last_line_of(command: &mut Command) -> Result<String> {
 fn print_launchers(
     floor: &Path,
     state_home: &Path,
-    memory: Option<&Path>,
     directory: &Path,
     rounds: u32,
+    deletions: &mut Deletions,
 ) -> Result<Vec<Bar>> {
-    let (launchers, mut skipped) = launchers::all(floor, state_home, memory, directory)?;
+    let (launchers, mut skipped) = launchers::all(floor, state_home, directory)?;
     let mut rows = launchers.into_iter().map(Row::new).collect::<Result<Vec<_>>>()?;
-    measure::run_rounds(&mut rows, rounds)?;
+    measure::run_rounds(&mut rows, rounds, || deletions.refresh())?;
     let (rows, failed): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.failure.is_none());
     skipped.extend(failed.into_iter().filter_map(|row| row.failure));
-    let floor = rows.iter().find(|row| row.launcher.kind == Kind::Floor).ok_or("the floor does not run")?;
-    let (median, lowest) = (floor.median(), floor.lowest());
+    let find = |kind| rows.iter().find(|row: &&Row| row.launcher.kind == kind).ok_or("the floor does not run");
+    let (floor, floor_with_file) = (find(Kind::Floor)?, find(Kind::FloorWithFile)?);
     let job = Launcher::new("true", Kind::Peer, &launchers::words(&[TRUE]), state_home)?;
     let calls_of_job = measure::count_system_calls(&job, directory);
 
     println!("\n## Launchers\n");
-    println!("| | median µs | ratio | lowest µs | ratio | user+sys µs | peak KB | system calls | instructions |");
-    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!(
+        "Ratios are to the floor; those to the floor with a file are in parentheses. Faults: minor page faults.\n"
+    );
+    println!(
+        "| | median µs | ratio | lowest µs | ratio | user+sys µs | faults | peak KB | system calls | instructions |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     let mut bars = Vec::new();
     for row in &rows {
         let launcher = &row.launcher;
-        let ratio = row.median().div_duration_f64(median);
+        let ratio = row.median().div_duration_f64(floor.median());
+        let mut to_floor_with_file = [None, None];
+        if launcher.creates_file() {
+            to_floor_with_file = [
+                Some(row.median().div_duration_f64(floor_with_file.median())),
+                Some(row.lowest().div_duration_f64(floor_with_file.lowest())),
+            ];
+        }
+        let [of_medians, of_lowest] = to_floor_with_file.map(|ratio| ratio.map(|ratio| format!(" ({ratio:.2})")));
         let mut show = |what: &str, number: Result<u64>| match number {
             Ok(number) => number.to_string(),
             Err(reason) => {
@@ -213,14 +225,18 @@ fn print_launchers(
             _ => show("instructions", measure::count_instructions(launcher, directory)),
         };
         println!(
-            "| {} | {} | {ratio:.2} | {} | {:.2} | {} | {peak} | {calls} | {instructions} |",
+            "| {} | {} | {ratio:.2}{} | {} | {:.2}{} | {} | {} | {peak} | {calls} | {instructions} |",
             launcher.name,
             row.median().as_micros(),
+            of_medians.unwrap_or_default(),
             row.lowest().as_micros(),
-            row.lowest().div_duration_f64(lowest),
+            row.lowest().div_duration_f64(floor.lowest()),
+            of_lowest.unwrap_or_default(),
             row.processor().as_micros(),
+            row.faults(),
         );
-        bars.push(Bar { name: launcher.name.clone(), kind: launcher.kind, ratio });
+        let [to_floor_with_file, _] = to_floor_with_file;
+        bars.push(Bar { name: launcher.name.clone(), kind: launcher.kind, ratio, to_floor_with_file });
     }
     println!();
     if let Ok(calls) = calls_of_job {
@@ -232,14 +248,15 @@ fn print_launchers(
     Ok(bars)
 }
 
-fn print_throughput(floor: &Path, state_home: &Path) -> Result<()> {
-    let rates = throughput::measure(|| {
-        let mut launchers = vec![Launcher::floor(floor, state_home)?];
+fn print_throughput(floor: &Path, state_home: &Path, deletions: &mut Deletions) -> Result<()> {
+    let make = || {
+        let mut launchers = vec![Launcher::floor(floor, state_home)?, Launcher::floor_with_file(floor, state_home)?];
         launchers.extend(Launcher::setsid(state_home));
         launchers.push(Launcher::detach("detach, discarded", &[], state_home)?);
-        launchers.push(Launcher::detach_with_log("detach, new log", state_home)?);
+        launchers.push(Launcher::detach_with_log("detach, new log", &[], state_home)?);
         Ok(launchers)
-    })?;
+    };
+    let rates = throughput::measure(make, deletions)?;
     println!("\n## Starts per second\n\n| | one caller | two at once |\n|---|--:|--:|");
     for (name, columns) in rates {
         let columns: Vec<String> = columns.iter().map(u32::to_string).collect();
@@ -248,15 +265,16 @@ fn print_throughput(floor: &Path, state_home: &Path) -> Result<()> {
     Ok(())
 }
 
-fn print_records(scratch: &Scratch, rounds: u32) -> Result<()> {
-    println!("\n## Records\n\n| records before `detach -o /dev/null true` | median µs | lowest µs |\n|---|--:|--:|");
-    for row in records::measure_start(&scratch.fresh("few"), &scratch.fresh("many"), rounds)? {
+fn print_journal(scratch: &Scratch, rounds: u32, deletions: &mut Deletions) -> Result<()> {
+    println!("\n## A long journal\n");
+    println!("| jobs in the journal before `detach -o /dev/null true` | median µs | lowest µs |\n|---|--:|--:|");
+    for row in journal::measure_start(&scratch.fresh("few"), &scratch.fresh("many"), rounds, deletions)? {
         println!("| {} | {} | {} |", row.launcher.name, row.median().as_micros(), row.lowest().as_micros());
     }
-    println!("\n| {} ended jobs with logs | median ms | lowest ms |\n|---|--:|--:|", records::LISTED);
+    println!("\n| | ended jobs in the journal | median ms | lowest ms |\n|---|--:|--:|--:|");
     let in_ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-    for row in records::measure_list(&scratch.fresh("listed"), rounds.min(ROUNDS_OF_LIST))? {
-        println!("| {} | {:.1} | {:.1} |", row.launcher.name, in_ms(row.median()), in_ms(row.lowest()));
+    for (count, row) in journal::measure_list(&scratch.fresh("listed"), rounds)? {
+        println!("| {} | {count} | {:.1} | {:.1} |", row.launcher.name, in_ms(row.median()), in_ms(row.lowest()));
     }
     Ok(())
 }
@@ -265,16 +283,16 @@ fn print_remains(scratch: &Scratch) -> Result<()> {
     println!("\n## What stays\n");
     println!("The program file has {} bytes.", fs::metadata(DETACH)?.len());
     println!(
-        "A tracking process (-t) has {} KB of private memory.\n",
+        "A tracking process (-t) has {} KB of its own (Private_Dirty).\n",
         remains::memory_of_tracker(&scratch.fresh("tracker"))?
     );
-    println!("| | processes | orphans reaped | descriptors from 3 on | records | logs | other files |");
+    println!("| | processes | orphans reaped | descriptors from 3 on | journal lines | logs | other files |");
     println!("|---|--:|--:|--:|--:|--:|--:|");
     let print = |what: &str, remains: &Remains| {
-        let Remains { processes, orphans, descriptors, records, logs, others } = remains;
-        println!("| {what} | {processes} | {orphans} | {descriptors} | {records} | {logs} | {others} |");
+        let Remains { processes, orphans, descriptors, lines, logs, others } = remains;
+        println!("| {what} | {processes} | {orphans} | {descriptors} | {lines} | {logs} | {others} |");
     };
-    let should_be = "there should be";
+    let should_be = "should be";
     print(
         &format!("{} × `true` in a row, discarded", remains::IN_A_ROW),
         &remains::start_in_a_row(&scratch.fresh("in-a-row"))?,

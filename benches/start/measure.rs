@@ -1,5 +1,5 @@
-//! How a launcher is measured: time, round by round, in turn with all others; memory, system calls and instructions
-//! once, by the tools that count them.
+//! How a launcher is measured: time and page faults round by round, in turn with all others; memory, system calls and
+//! instructions once, by the tools that count them.
 //!
 //! This process is the subreaper of all that it starts. After each start it waits until the job has ended, so that no
 //! start pays for the one before.
@@ -24,10 +24,10 @@ use nix::unistd::Pid;
 use crate::Result;
 use crate::launchers::{Launcher, find_program, words};
 
-/// Rounds that are not counted: they bring programs and directories into memory.
+/// Rounds that are not counted, at most: they bring programs and directories into memory.
 const WARM_UP: u32 = 20;
 
-/// Longer than an orphan that is to end may take.
+/// How long an orphan may take to end.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
@@ -38,19 +38,23 @@ pub struct Row {
     command: Command,
     walls: Vec<Duration>,
     processor: Duration,
+    faults: Vec<u64>,
     pub failure: Option<String>,
 }
 
 /// What one start cost.
 pub struct Cost {
     pub wall: Duration,
+    /// User and system time of the launcher and of what it has waited for.
     pub processor: Duration,
+    /// Minor page faults of the same processes.
+    pub faults: u64,
 }
 
 impl Row {
     pub fn new(launcher: Launcher) -> Result<Self> {
         let command = launcher.command(&[])?;
-        Ok(Self { launcher, command, walls: Vec::new(), processor: Duration::ZERO, failure: None })
+        Ok(Self { launcher, command, walls: Vec::new(), processor: Duration::ZERO, faults: Vec::new(), failure: None })
     }
 
     pub fn median(&self) -> Duration {
@@ -65,20 +69,28 @@ impl Row {
     pub fn processor(&self) -> Duration {
         self.processor.checked_div(u32::try_from(self.walls.len()).unwrap_or(u32::MAX)).unwrap_or_default()
     }
+
+    /// Minor page faults of the launcher and of what it has waited for: the median.
+    pub fn faults(&self) -> u64 {
+        median(&self.faults)
+    }
 }
 
-/// Runs all rows once a round, each round in another order.
-pub fn run_rounds(rows: &mut [Row], rounds: u32) -> Result<()> {
+/// Runs all rows once a round, each round in another order. `before_round` is not measured.
+pub fn run_rounds(rows: &mut [Row], rounds: u32, mut before_round: impl FnMut() -> Result<()>) -> Result<()> {
     let mut shuffle = Shuffle::new();
     let mut order: Vec<usize> = (0..rows.len()).collect();
-    for round in 0..WARM_UP + rounds {
+    let warm_up = WARM_UP.min(rounds / 4 + 1);
+    for round in 0..warm_up + rounds {
+        before_round()?;
         shuffle.shuffle(&mut order);
         for index in &order {
             let Some(row) = rows.get_mut(*index).filter(|row| row.failure.is_none()) else { continue };
             match run_once(&mut row.command) {
-                Ok(cost) if round >= WARM_UP => {
+                Ok(cost) if round >= warm_up => {
                     row.walls.push(cost.wall);
                     row.processor += cost.processor;
+                    row.faults.push(cost.faults);
                 }
                 Ok(_) => (),
                 Err(failure) => row.failure = Some(format!("{}: {failure}", row.launcher.name)),
@@ -93,26 +105,30 @@ pub fn run_rounds(rows: &mut [Row], rounds: u32) -> Result<()> {
 
 /// One start, until the launcher has been waited for.
 pub fn run_once(command: &mut Command) -> Result<Cost> {
-    let before = processor_of_children()?;
+    let (processor, faults) = usage_of_children()?;
     let begin = Instant::now();
     let mut launcher = command.spawn()?;
     let status = launcher.wait()?;
     let wall = begin.elapsed();
-    let processor = processor_of_children()?.saturating_sub(before);
-    if status.success() { Ok(Cost { wall, processor }) } else { Err(status.to_string().into()) }
+    if !status.success() {
+        return Err(status.to_string().into());
+    }
+    let (processor_after, faults_after) = usage_of_children()?;
+    Ok(Cost { wall, processor: processor_after.saturating_sub(processor), faults: faults_after - faults })
 }
 
-/// What the children that have been waited for have used.
-fn processor_of_children() -> Result<Duration> {
+/// The processor time and the minor page faults of all children that have been waited for.
+fn usage_of_children() -> Result<(Duration, u64)> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let duration = |time: TimeVal| -> Result<Duration> {
         let microseconds = Duration::from_micros(u64::try_from(time.tv_usec())?);
         Ok(Duration::from_secs(u64::try_from(time.tv_sec())?) + microseconds)
     };
-    Ok(duration(usage.user_time())? + duration(usage.system_time())?)
+    let processor = duration(usage.user_time())? + duration(usage.system_time())?;
+    Ok((processor, u64::try_from(usage.minor_page_faults())?))
 }
 
-/// From now on Ctrl-C is noted, and ends the benchmark in good order.
+/// From now on Ctrl-C sets a flag, so that the benchmark ends in good order.
 pub fn note_interrupts() -> Result<()> {
     for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
         signal_hook::flag::register(signal as i32, Arc::clone(&INTERRUPTED))?;
@@ -124,7 +140,7 @@ pub fn stop_if_interrupted() -> Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }
 }
 
-/// Waits until all orphans that came to this process have ended. Returns how many there were.
+/// Waits until all orphans have ended. Returns how many there were.
 pub fn reap_all() -> Result<u32> {
     let (end, mut reaped) = (Instant::now() + LIMIT, 0);
     loop {
@@ -147,8 +163,8 @@ pub fn median<T: Copy + Ord + Default>(values: &[T]) -> T {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// The most memory that the launcher has had, in KB: `VmHWM` at its end. `ru_maxrss` would not do: it has what the
-/// process was before its exec, which is this one.
+/// The most memory that the launcher has had, in KB: `VmHWM` at its end. `ru_maxrss` would not do, since it includes
+/// what the process was before its exec: a copy of this one.
 pub fn peak_memory(launcher: &Launcher) -> Result<u64> {
     let sh = find_program("sh").ok_or("sh is not installed")?;
     let before = [sh.as_os_str(), OsStr::new("-c"), OsStr::new("kill -s STOP $$; exec \"$@\""), OsStr::new("sh")];
@@ -198,8 +214,8 @@ pub fn count_system_calls(launcher: &Launcher, directory: &Path) -> Result<u64> 
     Ok(total.trim().parse()?)
 }
 
-/// The instructions of the launcher itself; those of its children count on their own. In valgrind a child that should
-/// borrow its parent's memory gets a copy, so detach hears nothing from it and takes the way of a failed start.
+/// The instructions of the launcher itself, without those of its children. In valgrind a child that should borrow its
+/// parent's memory gets a copy, so detach learns nothing from it and takes the path of a failed start.
 pub fn count_instructions(launcher: &Launcher, directory: &Path) -> Result<u64> {
     let valgrind = find_program("valgrind").ok_or("valgrind is not installed")?;
     let log = directory.join("callgrind").display().to_string();
@@ -215,7 +231,7 @@ pub fn count_instructions(launcher: &Launcher, directory: &Path) -> Result<u64> 
     Ok(collected.1.trim().parse()?)
 }
 
-/// Puts things into an order that is always another one, and the same in each run: splitmix64.
+/// Puts things into an order that changes each time, and is the same in each run: splitmix64.
 pub struct Shuffle(u64);
 
 impl Shuffle {

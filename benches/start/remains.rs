@@ -11,36 +11,38 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 
 use crate::Result;
+use crate::journal::{find_journal, names_in, read_events};
 use crate::launchers::{DETACH, Kind, Launcher, find_program, words};
 use crate::measure::{LIMIT, read_field, run_once, stop_if_interrupted};
-use crate::records::names_in;
 
 pub const IN_A_ROW: u32 = 10_000;
 pub const AT_ONCE: u32 = 200;
-/// Seconds: what a job takes that is ended here, and that ends by itself if this process is killed.
+/// In seconds. A job that is ended here also ends by itself, in case this process is killed.
 const JOB_TIME: &str = "60";
 
-/// What there is, or what there should be.
+/// What stays, or what should stay.
 pub struct Remains {
     pub processes: usize,
-    /// Those that came to the subreaper, had ended, and were reaped. Each job that ends is one; a process of detach
-    /// that nobody has waited for would be one more.
+    /// Processes that were reparented to the subreaper and that it has reaped. Each job that ends is one; a process of
+    /// detach that nothing has waited for would be one more.
     pub orphans: u32,
     pub descriptors: usize,
-    pub records: usize,
+    /// Lines of the journal.
+    pub lines: usize,
     pub logs: usize,
+    /// Files that are neither a log nor the journal.
     pub others: usize,
 }
 
-/// What there should be of jobs that have ended, with output discarded.
+/// What should stay of jobs that have ended, with output discarded.
 pub const WANTED_IN_A_ROW: Remains =
-    Remains { processes: 0, orphans: IN_A_ROW, descriptors: 0, records: IN_A_ROW as usize, logs: 0, others: 0 };
-/// What there should be of jobs that run, each with a log.
+    Remains { processes: 0, orphans: IN_A_ROW, descriptors: 0, lines: IN_A_ROW as usize, logs: 0, others: 0 };
+/// What should stay of jobs that run, each with a log.
 pub const WANTED_AT_ONCE: Remains = Remains {
     processes: AT_ONCE as usize,
     orphans: 0,
     descriptors: 0,
-    records: AT_ONCE as usize,
+    lines: AT_ONCE as usize,
     logs: AT_ONCE as usize,
     others: 0,
 };
@@ -68,7 +70,7 @@ pub fn start_at_once(state_home: &Path) -> Result<Remains> {
     let argv = words(&[&sh, "-c", script, "sh", DETACH, "sleep", JOB_TIME]);
     let launcher = Launcher::new("at once", Kind::Detach, &argv, state_home)?;
     let (barrier, release) = pipe()?;
-    // What they say fits into the second, and nobody reads it: detach lets go of it and makes a log.
+    // What they write fits into the second pipe, which is never read: detach lets go of it and makes a log.
     let (_unread, writer) = pipe()?;
     let mut launchers = Vec::new();
     for _ in 0..AT_ONCE {
@@ -88,39 +90,42 @@ pub fn start_at_once(state_home: &Path) -> Result<Remains> {
     Ok(remains)
 }
 
-/// The private memory of a tracking process, in KB.
+/// The memory of a tracking process that is its own and not the program file's, in KB.
 pub fn memory_of_tracker(state_home: &Path) -> Result<u64> {
     let argv = words(&[DETACH, "-t", "sleep", JOB_TIME]);
     let launcher = Launcher::new("tracker", Kind::Detach, &argv, state_home)?;
     run_once(&mut launcher.command(&[])?)?;
     let tracker = descendants().into_iter().find(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(is_detach));
     let tracker = tracker.ok_or("there is no tracking process")?;
-    let memory = read_field(Path::new(&format!("/proc/{tracker}/smaps_rollup")), "Private_")?;
+    let memory = read_field(Path::new(&format!("/proc/{tracker}/smaps_rollup")), "Private_Dirty")?;
     end_descendants();
-    memory.ok_or_else(|| "its memory is not told".into())
+    memory.ok_or_else(|| "its memory is unknown".into())
 }
 
 fn is_detach(path: impl AsRef<Path>) -> bool {
     path.as_ref() == Path::new(DETACH)
 }
 
-/// Counts what there is now. All orphans come to this process, so whatever stays is among its descendants.
+/// Counts what is there now. All orphans are reparented to this process, so whatever stays is among its descendants.
 fn look(state_home: &Path) -> Result<Remains> {
     let descendants = descendants();
-    let (mut descriptors, mut records, mut logs, mut others) = (0, 0, 0, 0);
+    let (mut descriptors, mut logs, mut others) = (0, 0, 0);
     for pid in &descendants {
         // Those of a zombie are closed.
         let names = names_in(Path::new(&format!("/proc/{pid}/fd"))).unwrap_or_default();
         descriptors += names.iter().filter(|name| !["0", "1", "2"].iter().any(|standard| name == standard)).count();
     }
-    for name in names_in(&state_home.join("detach"))? {
-        match Path::new(&name).extension().and_then(|ending| ending.to_str()) {
-            Some("json") => records += 1,
+    let directory = state_home.join("detach");
+    let journal = find_journal(&directory)?;
+    let lines = journal.as_deref().map_or(Ok(Vec::new()), read_events)?.len();
+    for path in names_in(&directory)?.iter().map(|name| directory.join(name)) {
+        match path.extension().and_then(|ending| ending.to_str()) {
+            _ if journal.as_ref() == Some(&path) => (),
             Some("log") => logs += 1,
             _ => others += 1,
         }
     }
-    Ok(Remains { processes: descendants.len(), orphans: 0, descriptors, records, logs, others })
+    Ok(Remains { processes: descendants.len(), orphans: 0, descriptors, lines, logs, others })
 }
 
 /// All processes that come from this one, zombies included.

@@ -1,6 +1,6 @@
 //! Starts per second: one caller, and two at once.
 //!
-//! Short slices in turn, as in `measure`. The jobs of a slice are reaped when it is over.
+//! Short slices in turn, as in `measure`. The jobs of a slice are reaped after it.
 
 use std::process::Command;
 use std::sync::Barrier;
@@ -8,22 +8,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Result;
+use crate::deletions::Deletions;
 use crate::launchers::Launcher;
 use crate::measure::{Shuffle, median, reap_all, run_once};
 
-const SLICE: Duration = Duration::from_millis(300);
-const SLICES: usize = 7;
+/// Short and few: each file that is created uses up one of the deleted inodes (see `deletions`).
+const SLICE: Duration = Duration::from_millis(200);
+const SLICES: usize = 5;
 pub const CALLERS: [usize; 2] = [1, 2];
 
-/// What starts, by how many at once, and how often it did in each slice.
+/// A launcher for each of the callers, and how many starts all together made in each slice.
 struct Subject {
     callers: Vec<(Launcher, Command)>,
     slices: Vec<u32>,
 }
 
-/// The median of the starts per second, for each name and number of callers. `make` gives one launcher of each name:
+/// The median of the starts per second, for each name and number of callers. `make` is called for each caller, since
 /// callers share nothing.
-pub fn measure(make: impl Fn() -> Result<Vec<Launcher>>) -> Result<Vec<(String, Vec<u32>)>> {
+pub fn measure(make: impl Fn() -> Result<Vec<Launcher>>, deletions: &mut Deletions) -> Result<Vec<(String, Vec<u32>)>> {
     let mut subjects = Vec::new();
     for callers in CALLERS {
         let mut columns: Vec<Subject> = Vec::new();
@@ -38,6 +40,7 @@ pub fn measure(make: impl Fn() -> Result<Vec<Launcher>>) -> Result<Vec<(String, 
         }
         subjects.append(&mut columns);
     }
+    deletions.repeat()?;
     let mut shuffle = Shuffle::new();
     let mut order: Vec<usize> = (0..subjects.len()).collect();
     for _ in 0..SLICES {
