@@ -201,7 +201,7 @@ impl Report {
                 let input = match &plan.streams.input {
                     Input::Opened(opened) => format!("stdin from {}, ", shorten_home(&opened.path)),
                     Input::Null(_, why) => format!("stdin from /dev/null ({why}), "),
-                    Input::Keep => String::new(),
+                    Input::Keep => "stdin kept, ".to_owned(),
                 };
                 let output = self.record(plan).map_or(String::new(), |record| describe_output(&record));
                 format!("{input}{output}")

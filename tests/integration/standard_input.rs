@@ -161,7 +161,7 @@ shell_tests! {
 }
 
 #[test]
-fn steps_say_why_stdin_is_not_the_commands() {
+fn steps_say_what_becomes_of_stdin() {
     let sandbox = Sandbox::new();
     sandbox.write("list", "a\nb\n");
     let reason = |run: Run| {
@@ -178,6 +178,8 @@ fn steps_say_why_stdin_is_not_the_commands() {
     assert!(screen.contains(" redirect stdin from /dev/null (stdin is a terminal), output discarded\r\n"), "{screen}");
     let named = sandbox.detach(["-vv", "-o", "/dev/null", "-i", "list", "cat"]);
     assert_eq!(reason(named), format!("stdin from {}", sandbox.work("list").display()));
+    let given = sandbox.sh("detach -vv -o /dev/null cat < list");
+    assert_eq!(reason(given), "stdin kept");
 }
 
 #[test]
