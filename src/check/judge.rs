@@ -147,9 +147,9 @@ fn judge_keys(facts: &Facts) -> Finding {
     };
     let (unprotected, caught) = (keys_with(Handling::Default), keys_with(Handling::Caught));
     if !unprotected.is_empty() {
-        finding(Grade::Bad, &format!("it is in the foreground, unprotected from {}", enumerate(&unprotected)))
+        finding(Grade::Bad, &format!("it is in the foreground, unprotected from {}", enumerate(&unprotected, "and")))
     } else if !caught.is_empty() {
-        finding(Grade::Unknown, &format!("it is in the foreground and catches {}", enumerate(&caught)))
+        finding(Grade::Unknown, &format!("it is in the foreground and catches {}", enumerate(&caught, "and")))
     } else {
         finding(Grade::Good, "it is in the foreground and ignores Ctrl-C, Ctrl-\\ and Ctrl-Z")
     }
@@ -211,15 +211,15 @@ fn describe_descriptors(descriptors: &[&Descriptor]) -> String {
     if others > 0 {
         names.push(format!("{others} more"));
     }
-    format!("{} {}", enumerate(&names), if descriptors.len() == 1 { "is" } else { "are" })
+    format!("{} {}", enumerate(&names, "and"), if descriptors.len() == 1 { "is" } else { "are" })
 }
 
 /// `a, b and c`
-pub fn enumerate(items: &[String]) -> String {
+pub fn enumerate(items: &[String], conjunction: &str) -> String {
     match items {
         [] => String::new(),
         [only] => only.clone(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+        [first @ .., last] => format!("{} {conjunction} {last}", first.join(", ")),
     }
 }
 

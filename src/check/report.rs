@@ -75,15 +75,15 @@ fn summarise(verdict: Verdict) -> String {
         ("terminal closing", verdict.terminal_closing),
         ("logout", verdict.logout),
     ];
-    let clause = |verb: &str, wanted| {
+    let clause = |verb: &str, wanted, conjunction: &str| {
         let names = events.iter().filter(|(_, outcome)| *outcome == wanted).map(|(name, _)| (*name).to_owned());
         let names: Vec<String> = names.collect();
-        if names.is_empty() { None } else { Some(format!("{verb} {}", enumerate(&names))) }
+        if names.is_empty() { None } else { Some(format!("{verb} {}", enumerate(&names, conjunction))) }
     };
     let clauses = [
-        clause("survives", Outcome::Survives),
-        clause("may not survive", Outcome::Perhaps),
-        clause("does not survive", Outcome::Ends),
+        clause("survives", Outcome::Survives, "and"),
+        clause("might not survive", Outcome::Perhaps, "or"),
+        clause("does not survive", Outcome::Ends, "or"),
     ];
     clauses.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
@@ -344,9 +344,9 @@ mod tests {
             ([Survives, Survives, Ends], "survives shell exit and terminal closing; does not survive logout"),
             (
                 [Survives, Perhaps, Ends],
-                "survives shell exit; may not survive terminal closing; does not survive logout",
+                "survives shell exit; might not survive terminal closing; does not survive logout",
             ),
-            ([Ends, Ends, Ends], "does not survive shell exit, terminal closing and logout"),
+            ([Ends, Ends, Ends], "does not survive shell exit, terminal closing or logout"),
         ] {
             let [shell_exit, terminal_closing, logout] = verdict;
             assert_eq!(summarise(Verdict { shell_exit, terminal_closing, logout }), sentence);

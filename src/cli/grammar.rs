@@ -230,7 +230,7 @@ pub enum Mode {
     #[command(
         name = "--prune",
         override_usage = "detach --prune [OPTION]... [DURATION]",
-        after_help = format!("Running jobs are kept; '--prune 0' removes all others.\n{DURATION}")
+        after_help = format!("Running jobs are kept; '--prune 0' removes all jobs that ended.\n{DURATION}")
     )]
     Prune {
         /// Keep the jobs that ended within this time

@@ -175,7 +175,7 @@ fn attached_value(error: &clap::Error, words: &[OsString]) -> Option<clap::Error
     let mut error = clap::Error::new(ErrorKind::UnknownArgument).with_cmd(&command);
     error.insert(ContextKind::InvalidArg, ContextValue::String(format!("{option}={value}")));
     if mode.get_positionals().next().is_some() && !value.is_empty() {
-        let tip = format!("the value is a word of its own: {}", quote(format!("{option} {value}").as_ref()));
+        let tip = format!("the value must be a separate word: {}", quote(format!("{option} {value}").as_ref()));
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     Some(error)

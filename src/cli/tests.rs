@@ -192,7 +192,7 @@ fn value_attached_to_a_mode_gets_a_tip() {
         ("--check=1", "'--check 1'"),
     ] {
         let text = printed(line);
-        assert!(text.contains(&format!("  tip: the value is a word of its own: {tip}\n")), "{text}");
+        assert!(text.contains(&format!("  tip: the value must be a separate word: {tip}\n")), "{text}");
     }
     for line in ["--list=all", "--prune="] {
         let text = printed(line);
@@ -231,8 +231,8 @@ fn invalid_value_has_a_sentence() {
     for (line, sentence) in [
         ("-m 9 X", "cannot use '9' for '--umask <MODE>': not an octal number from 0 to 777"),
         ("-m 9 -m 0 X", "cannot use '9' for '--umask <MODE>': not an octal number from 0 to 777"),
-        ("-N a/b X", "cannot use 'a/b' for '--name <NAME>': it must be a word without a slash"),
-        ("--keep-fd 3,x X", "cannot use 'x' for '--keep-fd <N>': not the number of a descriptor"),
+        ("-N a/b X", "cannot use 'a/b' for '--name <NAME>': it must not be empty or contain a slash"),
+        ("--keep-fd 3,x X", "cannot use 'x' for '--keep-fd <N>': not a descriptor number"),
         ("--sigchld no X", "cannot use 'no' for '--sigchld <HOW>': neither 'default' nor 'ignore'"),
         ("--settle -1 X", &format!("cannot use '-1' for '--settle <DURATION>': {duration}")),
         ("--prune soon", &format!("cannot use 'soon' for 'DURATION': {duration}")),
@@ -242,7 +242,7 @@ fn invalid_value_has_a_sentence() {
         assert_eq!(parse(words(line)).unwrap_err().to_string(), sentence);
     }
     let error = parse(vec!["-N".into(), "".into(), "X".into()]).unwrap_err();
-    assert_eq!(error.to_string(), "cannot use '' for '--name <NAME>': it must be a word without a slash");
+    assert_eq!(error.to_string(), "cannot use '' for '--name <NAME>': it must not be empty or contain a slash");
 }
 
 #[test]

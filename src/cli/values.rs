@@ -60,9 +60,9 @@ pub fn parse_umask(text: &str) -> Result<Mode, &'static str> {
 /// A descriptor that is not one of the standard streams.
 pub fn parse_descriptor(text: &str) -> Result<RawFd, &'static str> {
     match text.parse::<RawFd>() {
-        Ok(0..=2) => Err("the standard streams have options of their own: -i, -o, -e"),
+        Ok(0..=2) => Err("for the standard streams, use -i, -o or -e"),
         Ok(descriptor) if descriptor > 2 => Ok(descriptor),
-        _ => Err("not the number of a descriptor"),
+        _ => Err("not a descriptor number"),
     }
 }
 
@@ -82,7 +82,7 @@ pub fn parse_lines(text: &str) -> Result<u64, &'static str> {
 /// The name of a job becomes part of the name of its log.
 pub fn parse_name(name: OsString) -> Result<OsString, &'static str> {
     let is_usable = !name.is_empty() && !name.as_bytes().contains(&b'/');
-    if is_usable { Ok(name) } else { Err("it must be a word without a slash") }
+    if is_usable { Ok(name) } else { Err("it must not be empty or contain a slash") }
 }
 
 #[allow(clippy::unnecessary_wraps)] // clap's interface

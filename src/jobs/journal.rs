@@ -1,9 +1,9 @@
 //! The journal: what happened to the jobs of one boot, one event a line, in `BOOT_ID.jsonl`.
 //!
-//! A writer appends a whole line with one write, and takes no lock. Then it looks whether the journal still has its name: a
+//! A writer appends a whole line with one write, and takes no lock. Then it checks whether the journal still has its name: a
 //! prune moves the old journal aside, to `BOOT_ID.old.jsonl`, before it reads what must stay. So a line that was written
-//! to a journal that has been moved is written again to the new one, and no line is lost, whatever is killed when. The
-//! same line can stand twice, and an end before its start: readers take events in any order and any number.
+//! to a journal that has been moved is written again to the new one, and no line is lost, no matter
+//! which process is killed, or when. The same line may appear twice, and an end may precede its start: readers take events in any order and any number.
 //!
 //! A line that was cut short (full disk, power loss) damages nothing else, because each write begins with a newline.
 
@@ -385,7 +385,7 @@ fn parse(line: &[u8]) -> Result<Line<'_>, String> {
     }
     match serde_json::from_slice::<Versioned>(line) {
         Ok(Versioned { version }) if version != VERSION => {
-            Err(format!("it has version {version}, and only version {VERSION} is known here"))
+            Err(format!("it has version {version}, but only version {VERSION} is supported"))
         }
         Ok(_) => Err("it is not an event of a job".to_owned()),
         Err(error) => Err(describe_fault(&error)),
@@ -568,7 +568,7 @@ mod tests {
             (vec![b'x'; 10_000_000], "it is not JSON"),
             (
                 text.replace("\"version\":1", "\"version\":2").into(),
-                "it has version 2, and only version 1 is known here",
+                "it has version 2, but only version 1 is supported",
             ),
             (text.replace("\"pid\":7", "\"pid\":\"7\"").into(), "it is not an event of a job"),
         ] {

@@ -112,7 +112,7 @@ fn file_with_output<'j>(job: &'j Job, ui: &Ui) -> Result<&'j Path, Error> {
 fn describe(destination: &Destination) -> &'static str {
     match destination {
         Destination::Discarded => "discarded",
-        _ => "left where the caller's went",
+        _ => "inherited from the caller",
     }
 }
 

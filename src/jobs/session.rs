@@ -1,4 +1,4 @@
-//! What runs of a job: the processes of its session.
+//! Which processes of a job are running: those of its session.
 //!
 //! The number of a session is not used again as long as a process is in it: credentials(7). When the first process of a
 //! job has ended, what is left is recognised by `DETACH_JOB=PID-STARTTIME` in its environment, so that a number that was

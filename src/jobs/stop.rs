@@ -102,9 +102,9 @@ fn choose(which: &Which, ui: &Ui) -> Result<Vec<Job>, Error> {
             let chosen: Vec<Job> = running.filter_map(|known| jobs.load(known)).filter(is_meant).collect();
             if chosen.is_empty() {
                 ui.note(if names.is_empty() {
-                    "nothing to stop: no job runs"
+                    "nothing to stop: no job is running"
                 } else {
-                    "nothing to stop: no such job runs"
+                    "nothing to stop: no such job is running"
                 });
             }
             Ok(chosen)

@@ -151,7 +151,7 @@ impl Command {
                 Some(interpreter) if Path::new(&interpreter).is_file() => {
                     refuse(&format!("its interpreter {}: {}", quote(&interpreter), reason(errno)))
                 }
-                Some(_) => refuse("its first line is longer than the kernel reads"),
+                Some(_) => refuse("its first line is too long for the kernel"),
                 None => refuse(&reason(errno)),
             },
             _ => refuse(&reason(errno)),

@@ -1,6 +1,6 @@
 //! The desktop notification at the end of a command, through notify-send(1) and the session bus.
 //!
-//! Whether there are both is found out before the command is started; `tracker` sends it.
+//! Both are checked for before the command starts; `tracker` sends the notification.
 
 use std::env;
 use std::ffi::{OsStr, OsString};

@@ -1,4 +1,4 @@
-//! What is said about a start that has worked, and how long detach stays to see how the command fares.
+//! What is reported about a start that succeeded, and how long detach stays to see how the command fares.
 
 use std::io;
 use std::path::Path;
@@ -89,7 +89,10 @@ impl Started<'_> {
             ui.note(format!("{} (PID {}){output}", self.name(), ui.strong(self.pid)));
         }
         if Pid::this() == INIT {
-            ui.warn(format!("{} ends with detach, which is process 1 here: use --wait", self.name()));
+            ui.warn(format!(
+                "{} will be killed when detach exits, because detach is process 1 here; use --wait",
+                self.name()
+            ));
         }
     }
 

@@ -5,7 +5,7 @@
 //! lost when the process closes any descriptor of the file: it is taken after all descriptors have been closed and
 //! redirected, under a number that programs do not use for their own.
 //!
-//! Everything here but the sentences is called by the new process, and allocates nothing.
+//! Everything here except the error messages runs in the new process, and allocates nothing.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt::Write;

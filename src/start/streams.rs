@@ -157,7 +157,7 @@ impl Streams {
             Some(Target::Keep) => Input::Keep,
             None if stdin.is_terminal => null("stdin is a terminal")?,
             None if is_let_go(&streams.output, &stdout) || is_let_go(&streams.error, &stderr) => {
-                null("stdin is the socket that stdout or stderr was")?
+                null("stdin is the same socket as stdout or stderr")?
             }
             None => match stdin.find_reader() {
                 Some(why) => null(why)?,
@@ -287,7 +287,7 @@ impl Caller {
             Some(is_shared && !(saves && has_saved_descriptor(parent)))
         };
         let is_shared = self.is_pipe_or_socket() && is_of_shell() == Some(true);
-        is_shared.then_some("stdin is what the calling shell reads")
+        is_shared.then_some("the calling shell is reading stdin")
     }
 }
 

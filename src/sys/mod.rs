@@ -1,6 +1,6 @@
 //! The system calls that make a command independent of the terminal, and what /proc says about processes.
 //!
-//! Unsafe code stands in this folder alone: one operation a block, each with the reason why it is sound. In which order
+//! Unsafe code is confined to this folder: one operation per block, each with the reason why it is sound. In which order
 //! the calls are made is left to `start`, where it can be read at a glance.
 
 #[cfg(debug_assertions)]

@@ -1,6 +1,6 @@
 //! A cell that is written once, by a process that may be killed meanwhile.
 //!
-//! `std::sync::OnceLock` waits for a writer that has begun, and would wait for ever where that was killed. Nothing waits
+//! `std::sync::OnceLock` waits for a writer that has begun, and would wait forever if that writer was killed. Nothing waits
 //! here: a cell whose writer did not finish stays empty.
 
 use std::cell::UnsafeCell;

@@ -445,7 +445,7 @@ fn unreadable_facts_of_other_users_processes_are_unknown() {
     let run = as_nobody(job.pid.as_raw());
     assert_eq!((run.status, run.stderr.as_str()), (1, ""), "{run:?}");
     assert!(run.stdout.contains("? open terminals     its descriptors cannot be read\n"), "{run:?}");
-    assert!(run.stdout.ends_with("may not survive shell exit and terminal closing\n"), "{run:?}");
+    assert!(run.stdout.ends_with("might not survive shell exit or terminal closing\n"), "{run:?}");
     // Process 1, and a kernel thread if there is one.
     assert!([0, 1].contains(&as_nobody(1).status));
     let run = sandbox.detach(["--check", "1"]);

@@ -327,7 +327,8 @@ fn process_1_warns_that_its_command_ends_with_it() {
     requires!(root);
     let sandbox = Sandbox::new();
     let mut command = sandbox.command("unshare");
-    let stderr = "detach: warning: 'sleep' ends with detach, which is process 1 here: use --wait";
+    let stderr =
+        "detach: warning: 'sleep' will be killed when detach exits, because detach is process 1 here; use --wait";
     Run::of(command.args(["--pid", "--fork", "--mount-proc", DETACH, "sleep", "60"])).warns(stderr);
     sandbox.jobs(0);
 }
@@ -470,14 +471,11 @@ fn invalid_value_is_125() {
             &["--settle", "x", "true"],
             "cannot use 'x' for '--settle <DURATION>': not a duration like 500ms, 2s, 1m30s or 7d",
         ),
-        (&["--keep-fd", "x", "true"], "cannot use 'x' for '--keep-fd <N>': not the number of a descriptor"),
-        (
-            &["--keep-fd=3,1", "true"],
-            "cannot use '1' for '--keep-fd <N>': the standard streams have options of their own: -i, -o, -e",
-        ),
+        (&["--keep-fd", "x", "true"], "cannot use 'x' for '--keep-fd <N>': not a descriptor number"),
+        (&["--keep-fd=3,1", "true"], "cannot use '1' for '--keep-fd <N>': for the standard streams, use -i, -o or -e"),
         (&["--sigchld", "no", "true"], "cannot use 'no' for '--sigchld <HOW>': neither 'default' nor 'ignore'"),
-        (&["-N", "", "true"], "cannot use '' for '--name <NAME>': it must be a word without a slash"),
-        (&["-N", "a/b", "true"], "cannot use 'a/b' for '--name <NAME>': it must be a word without a slash"),
+        (&["-N", "", "true"], "cannot use '' for '--name <NAME>': it must not be empty or contain a slash"),
+        (&["-N", "a/b", "true"], "cannot use 'a/b' for '--name <NAME>': it must not be empty or contain a slash"),
     ] {
         assert_fails(&sandbox, args, 125, &format!("detach: {sentence}\ndetach: hint: see 'detach --help'"));
     }
@@ -598,7 +596,7 @@ fn script_whose_first_line_is_too_long_is_126() {
     let sandbox = Sandbox::new();
     // The shell would run what follows.
     sandbox.script("long", &format!("#!/{}\ntouch ran\n", "x".repeat(300)));
-    let stderr = "detach: cannot run './long': its first line is longer than the kernel reads";
+    let stderr = "detach: cannot run './long': its first line is too long for the kernel";
     assert_fails(&sandbox, ["./long"], 126, stderr);
     assert!(!sandbox.work("ran").exists());
 }

@@ -282,7 +282,7 @@ fn damaged_record_is_reported_and_hides_no_other() {
         (vec![0; 5000], "it is not JSON"),
         (b"{\"version\":1}".to_vec(), "it is not an event of a job"),
         (text.replace(&pid, "\"pid\":\"7\"").into(), "it is not an event of a job"),
-        (text.replace("\"version\":1", "\"version\":2").into(), "it has version 2, and only version 1 is known here"),
+        (text.replace("\"version\":1", "\"version\":2").into(), "it has version 2, but only version 1 is supported"),
         // The last one: what is appended to it is read all the same.
         (text.as_bytes()[..text.len() / 2].to_vec(), "it is cut short"),
     ];

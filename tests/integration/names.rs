@@ -153,11 +153,11 @@ fn all_jobs_are_stopped_or_all_of_a_name() {
     let notes = [note(&a, "one"), note(&b, "one")].join("\n");
     sandbox.detach(["-v", "--stop", "--all", "one"]).warns(&notes);
     assert!(a.is_dead() && b.is_dead() && c.is_alive() && d.is_alive());
-    let nothing = "detach: nothing to stop: no such job runs";
+    let nothing = "detach: nothing to stop: no such job is running";
     sandbox.detach(["-v", "--stop", "--all", "one"]).warns(nothing);
     sandbox.detach(["-v", "--stop", "--all"]).warns(&[note(&c, "two"), note(&d, "three")].join("\n"));
     assert!(c.is_dead() && d.is_dead());
-    sandbox.detach(["-v", "--stop", "--all"]).warns("detach: nothing to stop: no job runs");
+    sandbox.detach(["-v", "--stop", "--all"]).warns("detach: nothing to stop: no job is running");
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn output_that_is_stored_nowhere_is_125() {
     for (options, reason) in [
         (&["-o", "/dev/null"][..], "it is discarded"),
         (&["--full"], "it is discarded"),
-        (&["-o", "-"], "it is left where the caller's went"),
+        (&["-o", "-"], "it is inherited from the caller"),
     ] {
         let job = sandbox.job(options.iter().chain(&["true"]));
         let stderr = format!("detach: cannot show the output of 'true' (PID {}): {reason}", job.pid);
@@ -377,8 +377,8 @@ fn invalid_value_of_a_mode_is_125() {
 fn value_attached_to_a_mode_is_125() {
     let sandbox = Sandbox::new();
     for (word, tip) in [
-        ("--prune=7d", "\n  tip: the value is a word of its own: '--prune 7d'\n"),
-        ("--log=make", "\n  tip: the value is a word of its own: '--log make'\n"),
+        ("--prune=7d", "\n  tip: the value must be a separate word: '--prune 7d'\n"),
+        ("--log=make", "\n  tip: the value must be a separate word: '--log make'\n"),
         ("--prune=", ""),
         ("--list=all", ""),
     ] {

@@ -172,7 +172,7 @@ fn steps_say_what_becomes_of_stdin() {
     let file = sandbox.sh("{ read x; detach -vv -o /dev/null cat; } < list");
     assert_eq!(reason(file), "stdin from /dev/null (stdin is a file that the caller is reading)");
     let pipe = sandbox.bash("cat list | while read x; do detach -vv -o /dev/null cat; cat > /dev/null; done");
-    assert_eq!(reason(pipe), "stdin from /dev/null (stdin is what the calling shell reads)");
+    assert_eq!(reason(pipe), "stdin from /dev/null (the calling shell is reading stdin)");
     let mut terminal = Terminal::open(&sandbox);
     let screen = terminal.succeeds("detach -vv -o /dev/null true");
     assert!(screen.contains(" redirect stdin from /dev/null (stdin is a terminal), output discarded\r\n"), "{screen}");
