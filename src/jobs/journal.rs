@@ -377,7 +377,12 @@ fn parse(line: &[u8]) -> Result<Line<'_>, String> {
         version: u32,
     }
     let parsed: Result<Line, _> = serde_json::from_slice(line);
-    let is_valid = |line: &Line| line.version == VERSION && line.end.as_ref().is_none_or(End::is_valid);
+    let is_plain = |process: &Process| process.log.as_ref().is_none_or(|log| !log.contains('/'));
+    let is_valid = |line: &Line| {
+        line.version == VERSION
+            && line.end.as_ref().is_none_or(End::is_valid)
+            && line.process.as_ref().is_none_or(is_plain)
+    };
     if let Ok(event) = parsed
         && is_valid(&event)
     {
@@ -571,6 +576,7 @@ mod tests {
                 "it has version 2, but only version 1 is supported",
             ),
             (text.replace("\"pid\":7", "\"pid\":\"7\"").into(), "it is not an event of a job"),
+            (text.replace("宽-7.log", "../宽-7.log").into(), "it is not an event of a job"),
         ] {
             let (entries, faults) = fold(&[start_line(5), damaged, start_line(9)].concat());
             assert_eq!(entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [id(5), id(9)]);

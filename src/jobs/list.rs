@@ -178,6 +178,7 @@ fn describe_state(job: &Job) -> Cell {
     let end = job.record.end.as_ref().filter(|_| job.state == State::Ended).map(record::End::status);
     let (text, style) = match (job.state, end) {
         (State::Running, _) => (word.to_owned(), Color::Green.normal()),
+        (State::Left(0), _) => ("ending".to_owned(), Color::Green.normal()),
         (State::Left(count), _) => (format!("{word} ({count} left)"), Color::Green.normal()),
         (State::Stopped, _) => (word.to_owned(), Color::Yellow.normal()),
         (State::Ended, None) | (State::Elsewhere, _) => (word.to_owned(), Style::new()),

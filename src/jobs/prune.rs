@@ -106,10 +106,12 @@ struct Pruning<'a> {
 
 impl Pruning<'_> {
     fn may_remove(&self, known: &Known) -> bool {
-        let heard_of = known.entry.end.as_ref().map_or(known.entry.id.started_at_ms, |end| end.ended_at_ms);
+        let entry = &known.entry;
+        let ended_at_ms = entry.session_ended_at_ms.max(entry.end.as_ref().map(|end| end.ended_at_ms));
+        let heard_of = ended_at_ms.unwrap_or(entry.id.started_at_ms);
         let is_old = |ms: u64| self.age.is_zero() || Duration::from_millis(self.now.saturating_sub(ms)) >= self.age;
         let has_ended = match known.state {
-            State::Ended => !self.is_tracked(known),
+            State::Ended => !(known.is_visible && self.processes.is_tracked(&known.entry)),
             // Whether it has ended cannot be seen, so it stays until it is as old as somebody has said.
             State::Elsewhere => !self.age.is_zero(),
             State::Running | State::Stopped | State::Left(_) => false,
@@ -119,12 +121,6 @@ impl Pruning<'_> {
             && is_old(heard_of)
             && log.is_none_or(|log| self.is_old(log))
             && files_named_here(self.jobs, known).is_empty()
-    }
-
-    /// Whether its tracking process may still record how it ended.
-    fn is_tracked(&self, known: &Known) -> bool {
-        let tracker = known.entry.process.tracker.filter(|_| known.is_visible);
-        tracker.is_some_and(|tracker| self.processes.find(tracker.pid, tracker.start_time).is_some())
     }
 
     /// The logs of the jobs that are removed, and those that no record names.

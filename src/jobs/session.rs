@@ -26,7 +26,8 @@ pub enum State {
     Running,
     /// Its first process is stopped, by a signal or a tracer.
     Stopped,
-    /// Its first process has ended; so many of its session run.
+    /// Its first process has ended; so many of its session run. If there are none, its tracking process is about to record
+    /// how it ended.
     Left(usize),
     /// No process of its session lives.
     Ended,
@@ -67,6 +68,8 @@ impl Processes {
             Some(stat) if stat.is_stopped() => State::Stopped,
             Some(_) => State::Running,
             None => match self.count_left(entry) {
+                // How it ended will be recorded in a moment.
+                0 if entry.end.is_none() && self.is_tracked(entry) => State::Left(0),
                 0 => State::Ended,
                 count => State::Left(count),
             },
@@ -76,6 +79,11 @@ impl Processes {
     fn count_left(&self, entry: &Entry) -> usize {
         let members = self.by_session.get(&entry.process.session);
         members.into_iter().flatten().filter(|pid| proc::is_alive(**pid) && is_marked(**pid, &entry.id)).count()
+    }
+
+    /// Whether the tracking process of a job lives, which may still record how the command ended.
+    pub fn is_tracked(&self, entry: &Entry) -> bool {
+        entry.process.tracker.is_some_and(|tracker| self.find(tracker.pid, tracker.start_time).is_some())
     }
 
     /// The living process with this PID and start time.
