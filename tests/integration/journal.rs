@@ -128,11 +128,13 @@ struct Stopped {
 impl Stopped {
     #[track_caller]
     fn at(sandbox: &Sandbox, moment: &Moment, words: &[&str]) -> Self {
-        let _ = fs::remove_file(sandbox.path("trace"));
-        let mut command = sandbox.strace_at(moment, "STOP");
+        // Several may be stopped at once.
+        let trace = format!("trace{}", words[0]);
+        let _ = fs::remove_file(sandbox.path(&trace));
+        let mut command = sandbox.strace_at(moment, "STOP", &trace);
         let mut strace = command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         await_result(|| {
-            let trace = fs::read_to_string(sandbox.path("trace")).unwrap_or_default();
+            let trace = fs::read_to_string(sandbox.path(&trace)).unwrap_or_default();
             let has_ended = strace.try_wait().unwrap().is_some();
             if trace.contains("--- stopped by SIGSTOP ---") || has_ended { Ok(()) } else { Err(trace) }
         });
@@ -148,13 +150,20 @@ impl Stopped {
 }
 
 impl Sandbox {
-    /// `strace … detach`, which sends itself a signal at this moment.
-    fn strace_at(&self, moment: &Moment, signal: &str) -> std::process::Command {
+    /// `strace … detach`, which a signal reaches at this moment.
+    fn strace_at(&self, moment: &Moment, signal: &str, trace: &str) -> std::process::Command {
         let Moment { call, number } = moment;
         let mut command = self.command("strace");
-        command.args(["-o", "../trace", "-e", &format!("inject={call}:signal={signal}:when={number}")]);
+        command.args(["-o", &format!("../{trace}"), "-e", &format!("inject={call}:signal={signal}:when={number}")]);
         command.args(only_journals(self)).arg(DETACH);
         command
+    }
+
+    /// Starts a job that runs, and which nothing may hold up.
+    #[track_caller]
+    fn job_in_time(&self) -> Process {
+        let mut command = self.command("timeout");
+        Process::started(&Run::of(command.args(["30", DETACH, "-P", "sleep", "600"])).succeeds())
     }
 
     /// The PIDs of the jobs that `--list` shows as running, in order.
@@ -188,7 +197,7 @@ fn stopped_prune_holds_up_no_start_and_hides_no_job() {
         assert_eq!(sandbox.running(), jobs, "{moment:?}");
         // The first of them may make the journal anew.
         for _ in 0..2 {
-            jobs.push(sandbox.job(["sleep", "600"]).pid.to_string());
+            jobs.push(sandbox.job_in_time().pid.to_string());
         }
         let tracked = sandbox.job(["-t", "true"]);
         sandbox.end_of(&tracked);
@@ -203,6 +212,43 @@ fn stopped_prune_holds_up_no_start_and_hides_no_job() {
 }
 
 #[test]
+fn list_that_is_overtaken_by_a_prune_misses_no_job() {
+    requires!(strace);
+    let sandbox = Sandbox::new();
+    let mut jobs = vec![sandbox.running_and_ended_job().pid.to_string()];
+    let moments = moments_of_prune(&sandbox);
+    let of_prune = ["renameat", "write", "unlinkat"];
+    let of_prune = of_prune.map(|name| moments.iter().find(|moment| moment.call.starts_with(name)).unwrap());
+    let of_list = [1, 2].map(|number| Moment { call: "openat".into(), number });
+    for (list, prune) in of_list.iter().flat_map(|list| of_prune.map(|prune| (list, prune))) {
+        for is_list_first in [true, false] {
+            let ended = sandbox.job(["true"]);
+            eventually(|| ended.is_dead());
+            let stop_list = || Stopped::at(&sandbox, list, &["--list", "--all"]);
+            let stop_prune = || Stopped::at(&sandbox, prune, &["--prune", "0"]);
+            let (output, new) = if is_list_first {
+                let (list, prune) = (stop_list(), stop_prune());
+                // It may make the journal anew. Whether the list has it is a matter of time.
+                let new = sandbox.job_in_time().pid.to_string();
+                let output = list.resume().succeeds();
+                prune.resume().succeeds_silently();
+                (output, Some(new))
+            } else {
+                let (prune, list) = (stop_prune(), stop_list());
+                prune.resume().succeeds_silently();
+                (list.resume().succeeds(), None)
+            };
+            let listed = output.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+            let listed: Vec<&str> = listed.filter(|line| line[2] == "running").map(|line| line[0]).collect();
+            let missing: Vec<&String> = jobs.iter().filter(|job| !listed.contains(&job.as_str())).collect();
+            assert_eq!(missing, [&""; 0], "{list:?}, {prune:?}, {is_list_first}: {output}");
+            jobs.extend(new);
+            assert_eq!(sandbox.running(), jobs);
+        }
+    }
+}
+
+#[test]
 fn killed_prune_loses_nothing_and_the_next_one_cleans_up() {
     requires!(strace);
     let sandbox = Sandbox::new();
@@ -213,7 +259,7 @@ fn killed_prune_loses_nothing_and_the_next_one_cleans_up() {
         for _ in 0..2 {
             let ended = sandbox.job(["true"]);
             eventually(|| ended.is_dead());
-            let run = Run::of(sandbox.strace_at(&moment, "KILL").args(["--prune", "0"]));
+            let run = Run::of(sandbox.strace_at(&moment, "KILL", "trace").args(["--prune", "0"]));
             assert!([0, 137].contains(&run.status), "{moment:?}: {run:?}");
             assert_eq!(sandbox.running(), jobs, "{moment:?}");
             jobs.push(sandbox.job(["sleep", "600"]).pid.to_string());
@@ -237,7 +283,7 @@ fn prune_without_ended_jobs_cleans_up_after_a_killed_one() {
     let ended = sandbox.job(["true"]);
     eventually(|| ended.is_dead());
     let last = moments.iter().find(|moment| moment.call == "unlinkat").unwrap();
-    Run::of(sandbox.strace_at(last, "KILL").args(["--prune", "0"])).exits(137);
+    Run::of(sandbox.strace_at(last, "KILL", "trace").args(["--prune", "0"])).exits(137);
     assert_eq!(storage::record_files(&sandbox).len(), 2);
     sandbox.detach(["--prune", "30d"]).succeeds_silently();
     assert_eq!(sandbox.running(), [job.pid.to_string()]);
