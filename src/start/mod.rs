@@ -182,6 +182,10 @@ fn launch(plan: &Plan, report: &Report) -> Result<Pid, Error> {
         return Err(report.explain(plan, given_up));
     }
     if has_descendants {
+        if report.tracking_fault.get().is_some() {
+            // Once it has ended, the command is a child of this process.
+            report.borrower(Role::Tracker).end();
+        }
         let _ = set_child_subreaper(false);
     }
     command.pid().ok_or_else(|| Error::new(format!("cannot start {}: it has no PID", plan.command_name())))

@@ -80,15 +80,8 @@ impl PidFile {
     pub fn take(&self, note: impl Fn(bool)) -> Result<HeldPidFile<'_>, Fault> {
         for _ in 0..MOST_TRIES {
             let held = self.open(&note).map_err(Fault::Open)?;
-            match self.lock_and_write(&held) {
-                Ok(true) => return Ok(held),
-                Ok(false) => (),
-                Err(fault) => {
-                    if held.is_new {
-                        held.give_back();
-                    }
-                    return Err(fault);
-                }
+            if self.lock_and_write(&held)? {
+                return Ok(held);
             }
         }
         Err(Fault::KeepsChanging)
@@ -103,23 +96,15 @@ impl PidFile {
             other => (other?, true),
         };
         note(is_new);
-        if is_new {
-            // The umask is the command's by now. The next start must be able to open it.
-            let made = fchmod(&low, self.mode);
-            if let Err(errno) = made {
+        // The umask is the command's by now. The next start must be able to open it.
+        let made = if is_new { fchmod(&low, self.mode) } else { Ok(()) };
+        let file = made.and_then(|()| duplicate_from(&low, LOWEST_DESCRIPTOR)).inspect_err(|_| {
+            // Another start may have locked it meanwhile.
+            if is_new && fcntl(&low, FcntlArg::F_SETLK(&whole_file())).is_ok() {
                 let _ = unlink(self.path.as_c_str());
-                return Err(errno);
             }
-        }
-        match duplicate_from(&low, LOWEST_DESCRIPTOR) {
-            Ok(file) => Ok(HeldPidFile { path: &self.path, file, is_new }),
-            Err(errno) => {
-                if is_new {
-                    let _ = unlink(self.path.as_c_str());
-                }
-                Err(errno)
-            }
-        }
+        })?;
+        Ok(HeldPidFile { path: &self.path, file, is_new })
     }
 
     /// Returns false if the file has to be opened again.
@@ -136,7 +121,8 @@ impl PidFile {
                 if !held.holds_at_most_a_pid(&status) {
                     return Err(Fault::OtherContent);
                 }
-                held.write().map_err(Fault::Write)?;
+                // Taken back only by who has the lock: another start may have locked a file that this one has made.
+                held.write().inspect_err(|_| held.give_back()).map_err(Fault::Write)?;
                 Ok(true)
             }
             // A start that has failed has removed it between the open and the lock.
