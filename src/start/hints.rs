@@ -1,11 +1,10 @@
 //! What the user may have meant when a command cannot be run.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::parent_id;
 use std::path::Path;
 
-use crate::term::text::{quote, show_path};
+use crate::term::text::show_words;
 
 /// Reserved words, and utilities that shells have built in and that make sense at the start of a script
 /// (POSIX.1-2024, XCU 2.4 and 2.15).
@@ -65,8 +64,7 @@ pub fn for_not_executable(path: &Path, interpreter: Option<&OsStr>) -> Option<St
     let known = INTERPRETERS.iter().find(|(known, _)| ending == Some(*known)).map(|(_, program)| *program);
     let program =
         interpreter.and_then(|path| Path::new(path).file_name()?.to_str()).filter(|name| *name != "env").or(known);
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"%+,-./:=@_".contains(byte) || *byte >= 0x80;
-    let path = if path.as_os_str().as_bytes().iter().all(is_plain) { show_path(path) } else { quote(path.as_os_str()) };
+    let path = show_words(std::iter::once(path.as_os_str()));
     program.map(|program| format!("make it executable: chmod +x {path}, or run: detach {program} {path}"))
 }
 
