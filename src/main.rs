@@ -22,6 +22,9 @@ use error::{Error, FAILED};
 use sys::entry;
 use term::ui::{Ui, Verbosity};
 
+#[cfg(not(target_env = "gnu"))]
+compile_error!("detach needs glibc, whose start code tells the standard library the arguments: see `main`");
+
 /// Called by the C library, whose start code has told the standard library the arguments already.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[cfg_attr(test, allow(dead_code))]
@@ -47,7 +50,7 @@ fn detach(words: Vec<OsString>) -> u8 {
 
 fn run(action: Action, ui: &Ui) -> Result<u8, Error> {
     match action {
-        Action::Print(message) => cli::print(&message),
+        Action::Print(message) => cli::print(&message, ui),
         Action::Start(request) => start::start(&request, ui),
         Action::List(options) => jobs::list::list(options, ui),
         Action::Log(options) => jobs::log::show(&options, ui),
