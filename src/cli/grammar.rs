@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, Parser, Subcommand};
 use nix::sys::stat::Mode as FileMode;
 
@@ -43,6 +43,13 @@ if COMMAND ends while it is watched: its own status, or 128+N after signal N.";
 
 const JOB: &str = "JOB is a PID, a name, or a part of a command line that only one job has.";
 const DURATION: &str = "DURATION is, for example, 500ms, 2s, 1m30s or 7d; a bare number means seconds.";
+
+/// The parser of a value that is text. clap's own, for strings, does not name the option of a value that is not UTF-8.
+fn of_text<T: Clone + Send + Sync + 'static>(
+    parse: fn(&str) -> Result<T, &'static str>,
+) -> impl TypedValueParser<Value = T> {
+    OsStringValueParser::new().try_map(move |value| parse(&value.to_string_lossy()))
+}
 
 /// The whole command line: a start, or one of the modes.
 #[derive(Debug, Parser)]
@@ -101,15 +108,15 @@ pub struct Start {
     pub chdir: Option<PathBuf>,
 
     /// Set the file mode creation mask, in octal
-    #[arg(short = 'm', long, value_name = "MODE", value_parser = parse_umask)]
+    #[arg(short = 'm', long, value_name = "MODE", value_parser = of_text(parse_umask))]
     pub umask: Option<FileMode>,
 
     /// Keep descriptor N open (repeatable, or N,N)
-    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = parse_descriptor)]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = of_text(parse_descriptor))]
     pub keep_fd: Vec<RawFd>,
 
     /// Set the disposition of SIGCHLD: 'default' or 'ignore'
-    #[arg(long, value_name = "HOW", value_parser = parse_disposition)]
+    #[arg(long, value_name = "HOW", value_parser = of_text(parse_disposition))]
     pub sigchld: Option<Disposition>,
 
     /// Write the PID to FILE, locked while COMMAND lives
@@ -133,7 +140,7 @@ pub struct Start {
     pub wait: bool,
 
     /// Wait this long for a failure (100ms on a terminal)
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = of_text(parse_duration))]
     pub settle: Option<Duration>,
 
     /// Print the PID on stdout
@@ -181,7 +188,7 @@ pub enum Mode {
         follow: bool,
 
         /// Begin with the last N lines
-        #[arg(short = 'n', long, value_name = "N", value_parser = parse_lines)]
+        #[arg(short = 'n', long, value_name = "N", value_parser = of_text(parse_lines))]
         lines: Option<u64>,
 
         #[command(flatten)]
@@ -215,11 +222,11 @@ pub enum Mode {
         all: bool,
 
         /// Send SIGKILL after this time
-        #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+        #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = of_text(parse_duration))]
         grace: Duration,
 
         /// Send SIG, a name or a number, and nothing else
-        #[arg(long, value_name = "SIG", conflicts_with = "grace", value_parser = parse_signal)]
+        #[arg(long, value_name = "SIG", conflicts_with = "grace", value_parser = of_text(parse_signal))]
         signal: Option<i32>,
 
         #[command(flatten)]
@@ -234,7 +241,7 @@ pub enum Mode {
     )]
     Prune {
         /// Keep the jobs that ended within this time
-        #[arg(value_name = "DURATION", default_value = "7d", value_parser = parse_duration)]
+        #[arg(value_name = "DURATION", default_value = "7d", value_parser = of_text(parse_duration))]
         older_than: Duration,
 
         /// Print what would be removed, and remove nothing

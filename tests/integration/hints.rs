@@ -52,7 +52,7 @@ fn alias_is_hinted_at_only_where_there_could_be_one() {
 }
 
 fn assert_hint_of_escaped(sandbox: &Sandbox) {
-    sandbox.detach(["a\u{7}b"]).fails(127, "detach: cannot run 'a\\u{7}b': not found in PATH");
+    sandbox.detach(["a\u{7}b"]).fails(127, "detach: cannot run 'a\\x07b': not found in PATH");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn output_that_is_empty_yet_may_be_buffered() {
 }
 
 #[test]
-fn option_of_a_start_before_a_mode_is_refused_without_a_tip_to_start_the_mode() {
+fn misspelt_mode_is_refused_without_a_tip_that_starts_or_removes_anything() {
     let sandbox = Sandbox::new();
     for word in ["--lst", "--stpo", "--run", "--prun"] {
         let run = sandbox.detach([word]).exits(125);

@@ -51,7 +51,7 @@ fn strange_names_are_shown_and_found() {
     let long = "x".repeat(300);
     for (number, (name, shown, log)) in [
         ("作业", "作业", "作业".to_owned()),
-        ("a\nb\x1b[31m", "a\\nb\\e[31m", "a_b__31m".into()),
+        ("a\nb\x1b[31m", "a\\nb\\x1b[31m", "a_b__31m".into()),
         ("..", "..", "_..".into()),
         ("it's", "it's", "it_s".into()),
         (&long, &long, "x".repeat(100)),
