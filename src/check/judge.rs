@@ -158,7 +158,7 @@ fn judge_keys(facts: &Facts) -> Finding {
 fn judge_streams(facts: &Facts) -> Finding {
     let finding = |grade, fact: String| Finding::new(Hazard::Streams, grade, fact);
     if facts.descriptors.is_none() {
-        return finding(Grade::Unknown, "its descriptors cannot be read".into());
+        return finding(Grade::Unknown, "its descriptors cannot be read; one may be on a terminal".into());
     }
     let terminals = facts.descriptors_on(|endpoint| *endpoint == Endpoint::Terminal);
     if !terminals.is_empty() {
