@@ -67,6 +67,17 @@ fn of_text<T: Clone + Send + Sync + 'static>(
 )]
 pub struct Typed {
     #[command(flatten)]
+    pub line: StartLine,
+
+    #[command(subcommand)]
+    pub mode: Option<Mode>,
+}
+
+/// What may be typed before a mode, or without one. It is also a grammar of its own: that of a start.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, args_override_self = true)]
+pub struct StartLine {
+    #[command(flatten)]
     pub start: Start,
 
     /// Print the record of the job on stdout, as JSON
@@ -78,9 +89,6 @@ pub struct Typed {
 
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, hide = true)]
     pub command: Vec<OsString>,
-
-    #[command(subcommand)]
-    pub mode: Option<Mode>,
 }
 
 // The options of a start, and of nothing else.
@@ -276,6 +284,11 @@ pub enum Mode {
 pub fn command() -> Command {
     let command = with_values_as_getopt(Typed::command());
     command.mut_subcommands(with_values_as_getopt)
+}
+
+/// What can be typed for a start.
+pub fn start_line() -> Command {
+    with_values_as_getopt(StartLine::command())
 }
 
 /// As with getopt(3), the word after an option that takes a value is its value, whatever it looks like.

@@ -22,7 +22,7 @@ use crate::start::{Request, Sequence, Tracking, Watch};
 use crate::sys::errno;
 use crate::term::text::quote;
 use crate::term::ui::Verbosity;
-use grammar::{Mode, Start, Typed, Volume};
+use grammar::{Mode, Start, StartLine, Typed, Volume};
 
 pub use grammar::command;
 
@@ -62,6 +62,10 @@ pub fn parse(words: Vec<OsString>) -> Result<(Action, Verbosity), Error> {
     if words.first().is_some_and(|word| !word.as_bytes().starts_with(b"-")) {
         return Ok((Action::Start(Box::new(Request::new(words))), Verbosity::default()));
     }
+    // clap takes twice as long if it also builds the modes. What it accepts without them is a start with them too.
+    if let Ok(line) = read_start(&words) {
+        return Ok(interpret(Typed { line, mode: None }));
+    }
     match read(&words) {
         Ok(typed) => Ok(interpret(typed)),
         Err(error) if error.kind() == ErrorKind::ValueValidation => Err(invalid_value(&error)),
@@ -81,6 +85,11 @@ pub fn print(message: &clap::Error) -> Result<u8, Error> {
     }
 }
 
+/// Fails for everything that is not a valid start: `read` has the error for it.
+fn read_start(words: &[OsString]) -> Result<StartLine, clap::Error> {
+    StartLine::from_arg_matches(&grammar::start_line().try_get_matches_from(words)?)
+}
+
 fn read(words: &[OsString]) -> Result<Typed, clap::Error> {
     let mut command = grammar::with_suggestions(command());
     let matches = command.try_get_matches_from_mut(words)?;
@@ -95,7 +104,7 @@ fn refuse_before_mode(command: &Command, matches: &ArgMatches, typed: &Typed) ->
     let takes_json = matches!(typed.mode, Some(Mode::List { .. } | Mode::Check { .. }));
     let of_start = matches.get_many::<Id>("Start").into_iter().flatten().next();
     let of_start = command.get_arguments().find(|option| Some(option.get_id()) == of_start).map(ToString::to_string);
-    let json = (typed.json && !takes_json).then(|| "--json".to_owned());
+    let json = (typed.line.json && !takes_json).then(|| "--json".to_owned());
     let Some(option) = of_start.or(json) else { return Ok(()) };
     let mut error = clap::Error::new(ErrorKind::ArgumentConflict).with_cmd(command);
     error.insert(ContextKind::InvalidArg, ContextValue::String(option));
@@ -105,7 +114,7 @@ fn refuse_before_mode(command: &Command, matches: &ArgMatches, typed: &Typed) ->
 
 /// Translates what was typed into the terms of the rest of the program.
 fn interpret(typed: Typed) -> (Action, Verbosity) {
-    let Typed { start, json: is_json, volume: before, command, mode } = typed;
+    let Typed { line: StartLine { start, json: is_json, volume: before, command }, mode } = typed;
     let (action, volume) = match mode {
         None => (Action::Start(Box::new(to_request(start, command, is_json))), None),
         Some(Mode::List { all, json, volume }) => {

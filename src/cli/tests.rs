@@ -22,10 +22,26 @@ fn parse_line(line: &str) -> (Action, Verbosity) {
     parse(words(line)).unwrap()
 }
 
+/// What a start means, which is the same whether clap knows of the modes or not.
 fn request(words: Vec<OsString>) -> Request {
+    let (Action::Start(with_modes), volume) = interpret(read(&words).unwrap()) else { panic!("{words:?}") };
+    let line = read_start(&words).unwrap();
+    let (Action::Start(without), volume_without) = interpret(Typed { line, mode: None }) else { panic!("{words:?}") };
+    assert_eq!((&with_modes, volume), (&without, volume_without), "{words:?}");
     match parse(words).unwrap() {
-        (Action::Start(request), _) => *request,
+        (Action::Start(request), _) => {
+            assert_eq!(request, without);
+            *request
+        }
         (other, _) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn mode_is_never_part_of_a_start() {
+    for line in ["--list", "-q --list", "--json --list", "-F --list X", "-o out --log X", "-- --lst", "-h", "-V", ""] {
+        let starts = line.starts_with("-- ");
+        assert_eq!(read_start(&words(line)).is_ok(), starts, "{line}");
     }
 }
 
@@ -39,6 +55,7 @@ fn printed(line: &str) -> String {
 #[test]
 fn grammar_is_valid() {
     command().debug_assert();
+    grammar::start_line().debug_assert();
     grammar::with_suggestions(command()).debug_assert();
 }
 

@@ -18,7 +18,7 @@ use nix::unistd::{AccessFlags, Pid, access};
 
 use crate::error::{Error, reason};
 use crate::start::hints;
-use crate::sys::exec::{Environment, ShellArguments, StringArray, execute, to_c_string};
+use crate::sys::exec::{Arguments, Environment, execute, to_c_string};
 use crate::term::text::quote;
 
 /// Where execvp(3) looks when PATH is not set.
@@ -32,8 +32,7 @@ const FIRST_LINE: usize = 256;
 pub struct Command {
     name: OsString,
     files: Vec<CString>,
-    arguments: StringArray,
-    shell: ShellArguments,
+    arguments: Arguments,
     environment: Environment,
 }
 
@@ -61,9 +60,8 @@ impl Command {
             }
         }
         let files: Vec<CString> = paths.into_iter().map(|path| to_c_string(path.into_os_string())).collect();
-        let arguments = StringArray::new(words.iter().cloned().map(to_c_string).collect());
-        let shell = ShellArguments::new(SHELL, files.clone(), arguments.strings());
-        Ok(Self { name, files, arguments, shell, environment: Environment::of_this_process() })
+        let arguments = Arguments::new(SHELL, words.iter().cloned().map(to_c_string).collect());
+        Ok(Self { name, files, arguments, environment: Environment::of_this_process() })
     }
 
     /// The file of this number, as it was tried.
@@ -81,9 +79,9 @@ impl Command {
         let mut refusal = Refusal::NotFound;
         for (number, file) in self.files.iter().enumerate() {
             note(number);
-            let mut errno = execute(file, &self.arguments, self.environment.array());
+            let mut errno = execute(file, self.arguments.of_command(), self.environment.array());
             if errno == Errno::ENOEXEC && !has_interpreter_line(file) {
-                errno = execute(SHELL, self.shell.name_file(number), self.environment.array());
+                errno = execute(SHELL, self.arguments.of_shell(file), self.environment.array());
                 if errno == Errno::ENOENT {
                     return Refusal::NoShell(number);
                 }

@@ -1,10 +1,11 @@
 //! A start from beginning to end: what the user asked for, how it is carried out, and what is said about it.
 //!
 //! A [`Request`] is what was typed. `plan` prepares what it needs, `child` holds the steps of the new processes, which leave
-//! a `report`. What is said about it, and how long detach stays, is in `outcome` and `watch`.
+//! a `report`. What is said about that is in `outcome`, `failure` and `steps`; how long detach stays, in `watch`.
 
 mod child;
 mod command;
+mod failure;
 mod hints;
 mod name;
 mod notify;
@@ -12,6 +13,7 @@ mod outcome;
 mod pidfile;
 mod plan;
 mod report;
+mod steps;
 mod streams;
 pub mod tracker;
 mod watch;
@@ -27,9 +29,11 @@ use nix::unistd::Pid;
 
 use crate::error::Error;
 use crate::start::child::{Child, take_back};
+use crate::start::failure::{explain, explain_fork};
 use crate::start::outcome::{Started, note_steps};
 use crate::start::plan::{Plan, Steps};
-use crate::start::report::{Report, Role, Step, explain_fork};
+use crate::start::report::{Report, Role, Step};
+use crate::start::steps::list_taken;
 use crate::sys::signals::{self, Disposition};
 use crate::term::ui::Ui;
 
@@ -133,7 +137,7 @@ pub fn start(request: &Request, ui: &Ui) -> Result<u8, Error> {
     let report = Report::default();
     let begun = Instant::now();
     let launched = launch(&plan, &report);
-    let steps = if plan.reports_steps { report.steps(&plan) } else { Vec::new() };
+    let steps = if plan.reports_steps { list_taken(&report, &plan) } else { Vec::new() };
     if ui.shows_steps() {
         note_steps(&steps, ui);
     }
@@ -168,18 +172,20 @@ fn launch(plan: &Plan, report: &Report) -> Result<Pid, Error> {
     if report.abandon() {
         end_all(report);
         take_back(plan, report);
-        let explained = report.given_up.get().map(|given_up| report.explain(plan, given_up));
-        return Err(explained.unwrap_or_else(|| {
-            let killed = || format!("cannot start {}: its process was killed before it ran", plan.command_name());
-            Error::new(made.map_or_else(|errno| explain_fork(plan, errno), |_| killed()))
-        }));
+        return Err(match (report.given_up.get(), made) {
+            (Some(given_up), _) => explain(report, plan, given_up),
+            (None, Err(errno)) => explain_fork(plan, errno),
+            (None, Ok(_)) => {
+                Error::new(format!("cannot start {}: its process was killed before it ran", plan.command_name()))
+            }
+        });
     }
     let command = report.borrower(Role::Command);
     command.wait_until_gone();
     if let Some(given_up) = report.given_up.get() {
         end_all(report);
         take_back(plan, report);
-        return Err(report.explain(plan, given_up));
+        return Err(explain(report, plan, given_up));
     }
     if has_descendants {
         if report.tracking_fault.get().is_some() {

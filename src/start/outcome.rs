@@ -12,8 +12,10 @@ use crate::error::{FAILED, reason};
 use crate::jobs::journal::Contents;
 use crate::jobs::record::{End, Record, to_line};
 use crate::jobs::session::count_in_session;
+use crate::start::failure::explain_record_fault;
 use crate::start::plan::Plan;
-use crate::start::report::{Report, TakenStep, describe_output};
+use crate::start::report::{Report, describe_output};
+use crate::start::steps::TakenStep;
 use crate::start::streams::Output;
 use crate::start::watch::{self, Watched};
 use crate::start::{Request, Watch, hints};
@@ -55,7 +57,7 @@ impl Started<'_> {
             Err(error) => Some(error.to_string()),
             Ok(place) => {
                 let fault = self.report.record_fault.get();
-                place.fault().or_else(|| fault.map(|errno| self.report.explain_record_fault(errno)))
+                place.fault().or_else(|| fault.map(|errno| explain_record_fault(self.report, errno)))
             }
         };
         if let Some(fault) = fault {

@@ -5,8 +5,9 @@
 
 use std::ffi::{CStr, CString, OsString, c_char};
 use std::fmt::Write;
+use std::iter;
 use std::os::unix::ffi::OsStringExt;
-use std::ptr::{null, null_mut};
+use std::ptr::null;
 use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use nix::errno::Errno;
@@ -21,56 +22,56 @@ pub const JOB_VARIABLE: &str = "DETACH_JOB";
 const LONGEST_JOB_VARIABLE: usize = 48;
 
 /// An array of strings as execve(2) takes it.
-pub struct StringArray {
+#[derive(Clone, Copy)]
+pub struct StringArray<'a>(&'a [AtomicPtr<c_char>]);
+
+impl StringArray<'_> {
+    fn as_ptr(self) -> *const *const c_char {
+        // An AtomicPtr has the representation of the pointer.
+        self.0.as_ptr().cast()
+    }
+}
+
+/// The arguments of a command, which a shell can be given as well if the command is a script.
+pub struct Arguments {
+    /// Those of the command, its name first.
     strings: Vec<CString>,
-    /// To `strings`, or to strings of the process, and a null pointer. Atomic, because a new process may change one entry.
+    /// `SHELL NAME ARGUMENT...` and a null pointer. NAME gives way to a file where the shell is to run one: so they are
+    /// atomic, because the new process may change that entry.
     pointers: Vec<AtomicPtr<c_char>>,
 }
 
-impl StringArray {
-    pub fn new(strings: Vec<CString>) -> Self {
-        let pointers = strings.iter().map(|string| string.as_ptr().cast_mut()).chain([null_mut()]);
-        let pointers = pointers.map(AtomicPtr::new).collect();
+impl Arguments {
+    pub fn new(shell: &'static CStr, strings: Vec<CString>) -> Self {
+        let pointers = iter::once(shell.as_ptr()).chain(strings.iter().map(|string| string.as_ptr())).chain([null()]);
+        let pointers = pointers.map(|pointer| AtomicPtr::new(pointer.cast_mut())).collect();
         Self { strings, pointers }
     }
 
-    pub fn strings(&self) -> &[CString] {
-        &self.strings
+    /// Those of the command.
+    pub fn of_command(&self) -> StringArray<'_> {
+        let name = self.strings.first().map_or(c"", CString::as_c_str);
+        StringArray(self.with_name(name).get(1..).unwrap_or_default())
     }
 
-    fn as_ptr(&self) -> *const *const c_char {
-        // An AtomicPtr has the representation of the pointer.
-        self.pointers.as_ptr().cast()
-    }
-}
-
-/// The arguments of a shell that is to run one of several files: `sh FILE ARGUMENT...`.
-pub struct ShellArguments {
-    array: StringArray,
-    files: Vec<CString>,
-}
-
-impl ShellArguments {
-    /// `arguments` are those of the command, its name included, which the file replaces.
-    pub fn new(shell: &CStr, files: Vec<CString>, arguments: &[CString]) -> Self {
-        let place = CString::default();
-        let strings = [shell.to_owned(), place].into_iter().chain(arguments.iter().skip(1).cloned());
-        Self { array: StringArray::new(strings.collect()), files }
+    /// Those of a shell that runs `file`.
+    pub fn of_shell<'a>(&'a self, file: &'a CStr) -> StringArray<'a> {
+        StringArray(self.with_name(file))
     }
 
-    /// Names the file of this number.
-    pub fn name_file(&self, number: usize) -> &StringArray {
-        if let (Some(place), Some(file)) = (self.array.pointers.get(1), self.files.get(number)) {
-            place.store(file.as_ptr().cast_mut(), Ordering::Relaxed);
+    fn with_name(&self, name: &CStr) -> &[AtomicPtr<c_char>] {
+        if let Some(place) = self.pointers.get(1) {
+            place.store(name.as_ptr().cast_mut(), Ordering::Relaxed);
         }
-        &self.array
+        &self.pointers
     }
 }
 
 /// The environment of the command: that of this process, and [`JOB_VARIABLE`].
 pub struct Environment {
-    array: StringArray,
-    /// The last entry.
+    /// To the strings of this process, to `job`, and a null pointer.
+    pointers: Vec<AtomicPtr<c_char>>,
+    /// The last string.
     job: Box<[AtomicU8; LONGEST_JOB_VARIABLE]>,
 }
 
@@ -101,7 +102,7 @@ impl Environment {
         }
         pointers.push(AtomicPtr::new(job.as_ptr().cast_mut().cast()));
         pointers.push(AtomicPtr::default());
-        Self { array: StringArray { strings: Vec::new(), pointers }, job }
+        Self { pointers, job }
     }
 
     /// Sets [`JOB_VARIABLE`].
@@ -114,13 +115,13 @@ impl Environment {
         }
     }
 
-    pub fn array(&self) -> &StringArray {
-        &self.array
+    pub fn array(&self) -> StringArray<'_> {
+        StringArray(&self.pointers)
     }
 }
 
 /// Becomes the program `file`: execve(2). Returns only when that fails.
-pub fn execute(file: &CStr, arguments: &StringArray, environment: &StringArray) -> Errno {
+pub fn execute(file: &CStr, arguments: StringArray, environment: StringArray) -> Errno {
     // SAFETY: both arrays end with a null pointer, and point to strings that stay where they are.
     unsafe { libc::execve(file.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
     Errno::last()
