@@ -332,6 +332,6 @@ fn no_job(job: Option<&OsStr>) -> Error {
     let Some(job) = job else { return Error::new("cannot find a job: none has been started yet") };
     let is_process = parse_pid(job).is_some_and(proc::is_alive);
     let reason =
-        if is_process { "detach has not started this process" } else { "none has this PID, name or command line" };
+        if is_process { "it was not started by detach" } else { "no job has this PID, name or command line" };
     Error::new(format!("cannot find job {}: {reason}", quote(job))).with_hint("see 'detach --list --all'")
 }

@@ -85,7 +85,7 @@ fn compact_journals(jobs: &Jobs, removed: &[&Known], lock: &PruneLock) -> Result
 fn note_nothing(options: &Options, ui: &Ui) {
     let age = options.older_than;
     let old = if age.is_zero() { String::new() } else { format!(" more than {} ago", show_duration(age)) };
-    ui.note(format!("nothing to remove: no job has ended{old}"));
+    ui.note(format!("nothing to remove: no job ended{old}"));
 }
 
 /// Prints what would be removed.

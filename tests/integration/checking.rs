@@ -406,7 +406,7 @@ fn check_of_a_missing_process_or_job_fails() {
     assert_eq!((run.status, run.stderr), (125, stderr));
     let run = sandbox.detach(["--check", "nope"]);
     assert!(
-        run.stderr.starts_with("detach: cannot find job 'nope': none has this PID, name or command line\n"),
+        run.stderr.starts_with("detach: cannot find job 'nope': no job has this PID, name or command line\n"),
         "{run:?}"
     );
     // The other processes are checked nevertheless.

@@ -241,7 +241,7 @@ fn state_directory_that_others_may_use_is_refused() {
         let state = make_state(&sandbox, mode);
         let stderr = format!(
             "detach: cannot use directory '{state}': other users have access to it: its mode is {mode:o}, not 700\n\
-             detach: hint: it holds the output of jobs: chmod 700 {state}"
+             detach: hint: it contains the output of jobs; run: chmod 700 {state}"
         );
         assert_fails(&sandbox, ["sleep", "60"], 125, &stderr);
     }
@@ -403,7 +403,7 @@ fn no_more_processes_is_125() {
     chown(sandbox.path("home"), Some(54321), Some(54321)).unwrap();
     let mut command = sandbox.command_as(54321, "prlimit");
     command.arg("--nproc=1");
-    let stderr = "detach: cannot start 'sleep': no more processes are allowed";
+    let stderr = "detach: cannot start 'sleep': the limit on the number of processes is reached";
     Run::of(command.arg(&program).args(["sleep", "60"])).fails(125, stderr);
     // Only that user may read the state directory.
     let jobs = Run::of(sandbox.command_as(54321, &program).args(["--list", "--all", "--json"])).succeeds();

@@ -97,7 +97,7 @@ fn sudo_that_fails_at_once_is_to_stand_first() {
     let lines: Vec<&str> = run.stderr.lines().collect();
     assert!(lines[0].starts_with("detach: 'sudo' failed with status 1 after "), "{run:?}");
     assert_eq!(lines[1], "  | sudo: a terminal is required");
-    assert_eq!(lines[3], "detach: hint: sudo asks on the terminal: sudo detach COMMAND");
+    assert_eq!(lines[3], "detach: hint: sudo cannot ask for a password without a terminal; use 'sudo detach COMMAND'");
     assert_eq!(lines.len(), 4);
     // One that works needs no hint.
     sandbox.script("sudo", "#!/bin/sh\n");

@@ -134,7 +134,7 @@ fn list_on_a_terminal_says_how_many_are_not_listed() {
     }
     let mut terminal = Terminal::open(&sandbox);
     let screen = terminal.succeeds("detach --list");
-    assert!(screen.contains("detach: 3 more have ended: detach --list --all\r\n"), "{screen:?}");
+    assert!(screen.contains("detach: 3 more jobs have ended; 'detach --list --all' lists them\r\n"), "{screen:?}");
     assert!(!terminal.succeeds("detach --list --all").contains("more have ended"));
 }
 
@@ -361,7 +361,7 @@ fn list_on_a_terminal_reports_large_logs_of_ended_jobs() {
     let log = sandbox.log_file();
     let grow = |bytes| fs::File::options().write(true).open(&log).unwrap().set_len(bytes).unwrap();
     let mut terminal = Terminal::open(&sandbox);
-    let line = "detach: the logs of ended jobs take 100 MiB: 'detach --prune' keeps those of the last 7 days\r\n";
+    let line = "detach: logs of ended jobs take up 100 MiB; 'detach --prune' removes jobs that ended more than 7 days ago\r\n";
     let limit = 100 * 1024 * 1024;
     grow(limit + 1);
     assert!(!terminal.succeeds("detach --list").contains(line));

@@ -96,7 +96,7 @@ fn number_is_no_part_of_a_command_line() {
     let job = sandbox.job(["sleep", "2147483647"]);
     for number in ["147483647", "2147483647"] {
         let stderr = format!(
-            "detach: cannot find job '{number}': none has this PID, name or command line\n\
+            "detach: cannot find job '{number}': no job has this PID, name or command line\n\
              detach: hint: see 'detach --list --all'"
         );
         sandbox.detach(["--stop", number]).fails(125, &stderr);

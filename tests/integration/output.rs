@@ -148,11 +148,11 @@ fn word_that_is_no_job_is_125() {
     let sandbox = Sandbox::new();
     for is_first in [true, false] {
         for (job, reason) in [
-            ("nope", "none has this PID, name or command line"),
-            ("", "none has this PID, name or command line"),
-            ("-7", "none has this PID, name or command line"),
-            ("99999999999999999999", "none has this PID, name or command line"),
-            ("1", "detach has not started this process"),
+            ("nope", "no job has this PID, name or command line"),
+            ("", "no job has this PID, name or command line"),
+            ("-7", "no job has this PID, name or command line"),
+            ("99999999999999999999", "no job has this PID, name or command line"),
+            ("1", "it was not started by detach"),
         ] {
             for mode in ["--log", "--join", "--stop"] {
                 let stderr =

@@ -33,7 +33,7 @@ fn prune_removes_jobs_that_have_ended_and_nothing_else() {
     assert_eq!(sandbox.read("named.log"), "word\n");
     assert!(running.is_alive() && tracked.is_alive());
     let screen = terminal.succeeds("detach --prune 0");
-    assert!(screen.contains("detach: nothing to remove: no job has ended\r\n"), "{screen:?}");
+    assert!(screen.contains("detach: nothing to remove: no job ended\r\n"), "{screen:?}");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn prune_removes_damaged_lines_and_keeps_those_of_other_versions() {
     let after = of_own + &warning(&journal, numbers(&later).unwrap(), version);
     sandbox
         .detach(["-v", "--prune"])
-        .warns(&format!("{after}detach: nothing to remove: no job has ended more than 7d ago"));
+        .warns(&format!("{after}detach: nothing to remove: no job ended more than 7d ago"));
     let list = sandbox.detach(["--list"]).warns(after.trim_end());
     assert!(list.starts_with(&format!("{}\tsleep\trunning\t", job.pid)) && list.lines().count() == 1, "{list}");
 }
