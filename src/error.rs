@@ -104,6 +104,8 @@ impl Display for Error {
 pub fn reason(errno: Errno) -> String {
     let description = match errno {
         Errno::EAGAIN => "Resource temporarily unavailable",
+        // As glibc says it; nix has the words of 4.2BSD.
+        Errno::EBADF => "Bad file descriptor",
         errno => errno.desc(),
     };
     let mut letters = description.chars();

@@ -17,9 +17,11 @@ mod term;
 use std::ffi::{OsString, c_char, c_int};
 use std::panic::catch_unwind;
 
+use nix::errno::Errno;
+
 use cli::Action;
 use error::{Error, FAILED};
-use sys::entry;
+use sys::entry::{self, Stdout};
 use term::ui::{Ui, Verbosity};
 
 #[cfg(not(target_env = "gnu"))]
@@ -40,12 +42,18 @@ fn detach(words: Vec<OsString>) -> u8 {
         return status;
     }
     let prepared = entry::prepare().map_err(|errno| Error::step("open /dev/null for a closed stream", errno));
-    let (action, verbosity) = match prepared.and_then(|()| cli::parse(words)) {
+    let typed = prepared.and_then(|stdout| Ok((stdout, cli::parse(words)?)));
+    let (stdout, (action, verbosity)) = match typed {
         Ok(typed) => typed,
         Err(error) => return fail(&error, &Ui::new(Verbosity::Normal)),
     };
     let ui = Ui::new(verbosity);
-    run(action, &ui).unwrap_or_else(|error| fail(&error, &ui))
+    // Before anything is done: data that nobody can get is not asked for in earnest.
+    let result = match stdout {
+        Stdout::Closed if action.prints_data() => Err(Error::step("write to stdout", Errno::EBADF)),
+        Stdout::Open | Stdout::Closed => run(action, &ui),
+    };
+    result.unwrap_or_else(|error| fail(&error, &ui))
 }
 
 fn run(action: Action, ui: &Ui) -> Result<u8, Error> {

@@ -138,7 +138,7 @@ fn judge_keys(facts: &Facts) -> Finding {
         return finding(Grade::Good, "it has no controlling terminal, so no key reaches it");
     }
     if !facts.is_in_foreground() {
-        return finding(Grade::Good, "it is in the background; keys signal the foreground process group alone");
+        return finding(Grade::Good, "it is in the background; keys signal only the foreground process group");
     }
     let keys = [(libc::SIGINT, "Ctrl-C"), (libc::SIGQUIT, "Ctrl-\\"), (libc::SIGTSTP, "Ctrl-Z")];
     let keys_with = |wanted| {
@@ -158,7 +158,7 @@ fn judge_keys(facts: &Facts) -> Finding {
 fn judge_streams(facts: &Facts) -> Finding {
     let finding = |grade, fact: String| Finding::new(Hazard::Streams, grade, fact);
     if facts.descriptors.is_none() {
-        return finding(Grade::Unknown, "its descriptors cannot be read".into());
+        return finding(Grade::Unknown, "its descriptors cannot be read; one may be on a terminal".into());
     }
     let terminals = facts.descriptors_on(|endpoint| *endpoint == Endpoint::Terminal);
     if !terminals.is_empty() {
@@ -286,7 +286,7 @@ fn judge_logout(facts: &Facts) -> (Outcome, String, Option<&'static str>) {
             let (outcome, clause) = match manager.kills_user_processes {
                 Some(true) => (Outcome::Ends, "which logind kills at logout (KillUserProcesses)"),
                 Some(false) => (Outcome::Survives, "which logind does not kill at logout (KillUserProcesses)"),
-                None => (Outcome::Perhaps, "and the value of KillUserProcesses cannot be determined"),
+                None => (Outcome::Perhaps, "and it is unknown whether logind kills it at logout (KillUserProcesses)"),
             };
             (name, outcome, clause, USER_SERVICE)
         }
@@ -294,7 +294,7 @@ fn judge_logout(facts: &Facts) -> (Outcome, String, Option<&'static str>) {
             let (outcome, clause, remedy) = match manager.lingers {
                 Some(true) => (Outcome::Survives, "which keeps running after logout (lingering is enabled)", LINGER),
                 Some(false) => (Outcome::Ends, "which is stopped at the last logout (lingering is disabled)", LINGER),
-                None => (Outcome::Perhaps, "and whether its user lingers cannot be determined", USER_SERVICE),
+                None => (Outcome::Perhaps, "and it is unknown whether lingering is enabled for its user", USER_SERVICE),
             };
             (name, outcome, clause, remedy)
         }

@@ -9,12 +9,12 @@ mod judge;
 mod logind;
 mod report;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
 use nix::unistd::Pid;
 
 use crate::error::{Error, FAILED};
-use crate::jobs::{find_for_check, parse_pid};
+use crate::jobs::find_for_check;
 use crate::term::ui::{Ui, write_data};
 
 use facts::Facts;
@@ -26,11 +26,15 @@ const WOULD_NOT_SURVIVE: u8 = 1;
 /// Checks the processes or jobs `wanted`; without any, the newest running job. If one cannot be checked, the others
 /// still are. Returns the exit status.
 pub fn check(wanted: &[OsString], json: bool, ui: &Ui) -> Result<u8, Error> {
-    let processes: Vec<Result<Pid, Error>> = if wanted.is_empty() {
+    let found: Vec<Result<Vec<Pid>, Error>> = if wanted.is_empty() {
         vec![find_for_check(None, ui)]
     } else {
-        wanted.iter().map(|wanted| find_process(wanted, ui)).collect()
+        wanted.iter().map(|wanted| find_for_check(Some(wanted), ui)).collect()
     };
+    let processes = found.into_iter().flat_map(|found| match found {
+        Ok(pids) => pids.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    });
     let mut status = 0;
     let mut separator = "";
     for process in processes {
@@ -57,9 +61,4 @@ pub fn check(wanted: &[OsString], json: bool, ui: &Ui) -> Result<u8, Error> {
 
 fn exit_status(verdict: Verdict) -> u8 {
     if verdict.is_safe() { 0 } else { WOULD_NOT_SURVIVE }
-}
-
-/// A PID means any process, started by detach or not; another word is the name of a job.
-fn find_process(wanted: &OsStr, ui: &Ui) -> Result<Pid, Error> {
-    parse_pid(wanted).map_or_else(|| find_for_check(Some(wanted), ui), Ok)
 }

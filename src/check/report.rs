@@ -50,7 +50,7 @@ pub fn show(facts: &Facts, judgement: &Judgement, ui: &Ui) -> String {
         let lines = indent_under(&title, &format!("{}{remedy}", finding.fact), width);
         text += &lines.replacen(mark, &paint(style, mark), 1);
     }
-    let sentence = wrap(&summarise(judgement.verdict), width).join("\n");
+    let sentence = wrap(&summarise(judgement), width).join("\n");
     text + &paint(Style::new().bold(), &sentence) + "\n"
 }
 
@@ -68,8 +68,16 @@ fn title(hazard: Hazard) -> &'static str {
     }
 }
 
-/// The verdict in one sentence.
-fn summarise(verdict: Verdict) -> String {
+/// The verdict in one sentence. Where an event by itself would do no harm, it says which hazard is the reason.
+fn summarise(judgement: &Judgement) -> String {
+    let verdict = judgement.verdict;
+    let is_harmless = |hazard, outcome| {
+        let is_it = |finding: &Finding| finding.hazard == hazard && finding.grade == Grade::Good;
+        outcome != Outcome::Survives && judgement.findings.iter().any(is_it)
+    };
+    let is_due_to_streams =
+        is_harmless(Hazard::Terminal, verdict.terminal_closing) || is_harmless(Hazard::Shell, verdict.shell_exit);
+    let reason = if is_due_to_streams { format!(" (see {})", title(Hazard::Streams)) } else { String::new() };
     let events = [
         ("shell exit", verdict.shell_exit),
         ("terminal closing", verdict.terminal_closing),
@@ -82,7 +90,7 @@ fn summarise(verdict: Verdict) -> String {
     };
     let clauses = [
         clause("survives", Outcome::Survives, "and"),
-        clause("might not survive", Outcome::Perhaps, "or"),
+        clause("might not survive", Outcome::Perhaps, "or").map(|clause| clause + &reason),
         clause("does not survive", Outcome::Ends, "or"),
     ];
     clauses.into_iter().flatten().collect::<Vec<_>>().join("; ")
@@ -349,7 +357,8 @@ mod tests {
             ([Ends, Ends, Ends], "does not survive shell exit, terminal closing or logout"),
         ] {
             let [shell_exit, terminal_closing, logout] = verdict;
-            assert_eq!(summarise(Verdict { shell_exit, terminal_closing, logout }), sentence);
+            let verdict = Verdict { shell_exit, terminal_closing, logout };
+            assert_eq!(summarise(&Judgement { findings: Vec::new(), verdict }), sentence);
         }
     }
 

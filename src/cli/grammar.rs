@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, Parser, Subcommand};
 use nix::sys::stat::Mode as FileMode;
 
@@ -20,8 +20,8 @@ use crate::start::Target;
 use crate::sys::signals::Disposition;
 
 const ABOUT: &str = "\
-Start COMMAND in a session of its own, so that it survives the end of the shell,
-the terminal or the connection; report whether that worked, and return at once.";
+Start COMMAND so that it keeps running when the shell exits, the terminal closes
+or the connection is lost. Return as soon as the start has succeeded or failed.";
 
 const USAGE: &str = "\
 detach [OPTION]... [--] COMMAND [ARG]...
@@ -34,15 +34,24 @@ Examples:
   detach -o build.log make -j8  Append the output of make to a file
   detach --log -f make          Follow the output of the job called make
 
-Output to a terminal, a pipe or a socket goes to the log of the job instead.
+Output that would go to a terminal, a pipe or a socket goes to the job's log.
 DURATION is, for example, 500ms, 2s or 1m30s; a bare number means seconds.
 
 Exit status: 0 started or done, 1 --check: would not survive, 125 detach failed,
 126 COMMAND cannot be run, 127 COMMAND was not found. With --wait and --join, or
-if COMMAND ends while it is watched: its own status, or 128+N after signal N.";
+if COMMAND ends within --settle: its own status, or 128+N after signal N.";
 
-const JOB: &str = "JOB is a PID, a name, or a part of a command line that only one job has.";
+const JOB: &str = "\
+JOB is a PID or a name, or else a part of the command line of only one job.
+A number is always a PID or a name, never a part of a command line.";
 const DURATION: &str = "DURATION is, for example, 500ms, 2s, 1m30s or 7d; a bare number means seconds.";
+
+/// The parser of a value that is text. clap's own, for strings, does not name the option of a value that is not UTF-8.
+fn of_text<T: Clone + Send + Sync + 'static>(
+    parse: fn(&str) -> Result<T, &'static str>,
+) -> impl TypedValueParser<Value = T> {
+    OsStringValueParser::new().try_map(move |value| parse(&value.to_string_lossy()))
+}
 
 /// The whole command line: a start, or one of the modes.
 #[derive(Debug, Parser)]
@@ -109,15 +118,15 @@ pub struct Start {
     pub chdir: Option<PathBuf>,
 
     /// Set the file mode creation mask, in octal
-    #[arg(short = 'm', long, value_name = "MODE", value_parser = parse_umask)]
+    #[arg(short = 'm', long, value_name = "MODE", value_parser = of_text(parse_umask))]
     pub umask: Option<FileMode>,
 
     /// Keep descriptor N open (repeatable, or N,N)
-    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = parse_descriptor)]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = of_text(parse_descriptor))]
     pub keep_fd: Vec<RawFd>,
 
     /// Set the disposition of SIGCHLD: 'default' or 'ignore'
-    #[arg(long, value_name = "HOW", value_parser = parse_disposition)]
+    #[arg(long, value_name = "HOW", value_parser = of_text(parse_disposition))]
     pub sigchld: Option<Disposition>,
 
     /// Write the PID to FILE, locked while COMMAND lives
@@ -141,7 +150,7 @@ pub struct Start {
     pub wait: bool,
 
     /// Wait this long for a failure (100ms on a terminal)
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = of_text(parse_duration))]
     pub settle: Option<Duration>,
 
     /// Print the PID on stdout
@@ -156,14 +165,14 @@ pub struct Volume {
     #[arg(short, long, overrides_with = "verbose")]
     pub quiet: bool,
 
-    /// Print notes even off a terminal; -vv: every step
+    /// Print notes even without a terminal; -vv: every step
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Mode {
-    /// List the jobs that run, and the last ten that ended
+    /// List the running jobs and the last ten that ended
     #[command(name = "--list", override_usage = "detach --list [OPTION]...")]
     List {
         /// List all jobs that ended
@@ -189,7 +198,7 @@ pub enum Mode {
         follow: bool,
 
         /// Begin with the last N lines
-        #[arg(short = 'n', long, value_name = "N", value_parser = parse_lines)]
+        #[arg(short = 'n', long, value_name = "N", value_parser = of_text(parse_lines))]
         lines: Option<u64>,
 
         #[command(flatten)]
@@ -207,7 +216,7 @@ pub enum Mode {
         volume: Volume,
     },
 
-    /// Stop jobs: send SIGTERM, then SIGKILL to what is left
+    /// Stop jobs: send SIGTERM, then SIGKILL if they keep running
     #[command(
         name = "--stop",
         override_usage = "detach --stop [OPTION]... JOB...\n       detach --stop --all [OPTION]... [NAME]...",
@@ -223,11 +232,11 @@ pub enum Mode {
         all: bool,
 
         /// Send SIGKILL after this time
-        #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+        #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = of_text(parse_duration))]
         grace: Duration,
 
         /// Send SIG, a name or a number, and nothing else
-        #[arg(long, value_name = "SIG", conflicts_with = "grace", value_parser = parse_signal)]
+        #[arg(long, value_name = "SIG", conflicts_with = "grace", value_parser = of_text(parse_signal))]
         signal: Option<i32>,
 
         #[command(flatten)]
@@ -241,11 +250,11 @@ pub enum Mode {
         after_help = format!("Running jobs are kept; '--prune 0' removes all jobs that ended.\n{DURATION}")
     )]
     Prune {
-        /// Keep the jobs that ended within this time
-        #[arg(value_name = "DURATION", default_value = "7d", value_parser = parse_duration)]
+        /// Keep jobs that ended less than this long ago
+        #[arg(value_name = "DURATION", default_value = "7d", value_parser = of_text(parse_duration))]
         older_than: Duration,
 
-        /// Print what would be removed, and remove nothing
+        /// Print what would be removed, but remove nothing
         #[arg(long)]
         dry_run: bool,
 
@@ -253,11 +262,11 @@ pub enum Mode {
         volume: Volume,
     },
 
-    /// Tell whether a process would survive, and why
+    /// Predict whether a process would survive, and explain why
     #[command(
         name = "--check",
         override_usage = "detach --check [OPTION]... [PID|JOB]...",
-        after_help = format!("{JOB}\nThe exit status is 1 if one of them would not survive, or might not.")
+        after_help = format!("{JOB}\nThe exit status is 1 if a process would not survive, or might not.")
     )]
     Check {
         /// Processes to check; the default is the newest running job

@@ -42,6 +42,19 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether something is to be written to stdout.
+    pub fn prints_data(&self) -> bool {
+        match self {
+            Self::Print(message) => !message.use_stderr(),
+            Self::Start(request) => request.print_pid || request.json,
+            Self::List(_) | Self::Log(_) | Self::Check { .. } => true,
+            Self::Prune(options) => options.dry_run,
+            Self::Join(_) | Self::Stop(_) => false,
+        }
+    }
+}
+
 /// What the words after the name of the program mean.
 pub fn parse(words: Vec<OsString>) -> Result<(Action, Verbosity), Error> {
     // No option to parse: every option has its default. clap would cost a tenth of a start.

@@ -248,7 +248,7 @@ fn invalid_value_has_a_sentence() {
     for (line, sentence) in [
         ("-m 9 X", "cannot use '9' for '--umask <MODE>': not an octal number from 0 to 777"),
         ("-m 9 -m 0 X", "cannot use '9' for '--umask <MODE>': not an octal number from 0 to 777"),
-        ("-N a/b X", "cannot use 'a/b' for '--name <NAME>': it must not be empty or contain a slash"),
+        ("-N a/b X", "cannot use 'a/b' for '--name <NAME>': it must not be blank or contain a slash"),
         ("--keep-fd 3,x X", "cannot use 'x' for '--keep-fd <N>': not a descriptor number"),
         ("--sigchld no X", "cannot use 'no' for '--sigchld <HOW>': neither 'default' nor 'ignore'"),
         ("--settle -1 X", &format!("cannot use '-1' for '--settle <DURATION>': {duration}")),
@@ -259,7 +259,7 @@ fn invalid_value_has_a_sentence() {
         assert_eq!(parse(words(line)).unwrap_err().to_string(), sentence);
     }
     let error = parse(vec!["-N".into(), "".into(), "X".into()]).unwrap_err();
-    assert_eq!(error.to_string(), "cannot use '' for '--name <NAME>': it must not be empty or contain a slash");
+    assert_eq!(error.to_string(), "cannot use '' for '--name <NAME>': it must not be blank or contain a slash");
 }
 
 #[test]

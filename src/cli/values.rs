@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 
 use crate::start::Target;
 use crate::sys::signals::Disposition;
+use crate::term::text::is_blank;
 
 /// A duration with units, or a number of seconds, as for sleep(1) and timeout(1).
 pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
@@ -79,10 +80,10 @@ pub fn parse_lines(text: &str) -> Result<u64, &'static str> {
     is_number(text).then(|| text.parse().ok()).flatten().ok_or("not a number of lines")
 }
 
-/// The name of a job becomes part of the name of its log.
+/// The name of a job, which is listed, and becomes part of the name of its log.
 pub fn parse_name(name: OsString) -> Result<OsString, &'static str> {
-    let is_usable = !name.is_empty() && !name.as_bytes().contains(&b'/');
-    if is_usable { Ok(name) } else { Err("it must not be empty or contain a slash") }
+    let is_usable = !is_blank(&name) && !name.as_bytes().contains(&b'/');
+    if is_usable { Ok(name) } else { Err("it must not be blank or contain a slash") }
 }
 
 #[allow(clippy::unnecessary_wraps)] // clap's interface
@@ -167,8 +168,18 @@ mod tests {
 
     #[test]
     fn name_is_a_word_without_a_slash() {
-        for (name, is_usable) in [("a", true), ("a b", true), ("", false), ("a/b", false), ("/", false)] {
-            assert_eq!(parse_name(name.into()).is_ok(), is_usable, "{name}");
+        for (name, is_usable) in [
+            ("a", true),
+            ("a b", true),
+            ("作业", true),
+            ("", false),
+            (" ", false),
+            ("\t\n\u{a0}", false),
+            ("\u{200b}\u{2060}\u{1b}", false),
+            ("a/b", false),
+            ("/", false),
+        ] {
+            assert_eq!(parse_name(name.into()).is_ok(), is_usable, "{}", name.escape_unicode());
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Only the parent of a command learns how it ended. Here that is read from the journal, where the tracking process, or
 //! detach while it watched, has recorded it. A status that was not recorded is never made up.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 
 use crate::error::{Error, FAILED, reason};
@@ -24,7 +25,10 @@ pub fn join(wanted: &[OsString], ui: &Ui) -> Result<u8, Error> {
         vec![jobs.choose(None, Choice::Newest(VERB))?]
     } else {
         let choose = |job: &OsString| jobs.choose(Some(job), Choice::Only(VERB));
-        wanted.iter().map(choose).collect::<Result<_, _>>()?
+        let mut chosen = wanted.iter().map(choose).collect::<Result<Vec<_>, _>>()?;
+        let mut known = HashSet::new();
+        chosen.retain(|job| known.insert(*job.id()));
+        chosen
     };
     let mut status = 0;
     for job in chosen {

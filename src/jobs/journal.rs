@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::io::{IoSlice, Read, Write};
 use std::ops::Range;
@@ -218,6 +219,8 @@ pub struct Folded {
     pub entries: Vec<Entry>,
     /// What else the events speak of: starts that were withdrawn, and the ends of jobs that have been removed.
     pub leftovers: Vec<JobId>,
+    /// How many lines no version of this program can read.
+    pub damaged_lines: usize,
 }
 
 /// A job, as the events have it.
@@ -291,6 +294,8 @@ impl Contents {
     pub fn fold(&self, mut warn: impl FnMut(Error)) -> Folded {
         let length: usize = self.files.iter().map(|(_, bytes)| bytes.len()).sum();
         let mut jobs: HashMap<JobId, Events> = HashMap::with_capacity(length / USUAL_START);
+        let mut damaged_lines = 0;
+        let is_ours = is_boot_id(&self.boot_id);
         for (number, (path, bytes)) in self.files.iter().enumerate() {
             let mut begin = 0;
             for (line_number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
@@ -301,8 +306,9 @@ impl Contents {
                 }
                 let event = match parse(line) {
                     Ok(event) => event,
-                    Err(reason) => {
-                        warn(Error::refused(&format!("read line {} of", line_number + 1), path, &reason));
+                    Err(fault) => {
+                        warn(Error::refused(&format!("read line {} of", line_number + 1), path, &fault.to_string()));
+                        damaged_lines += usize::from(is_ours && matches!(fault, Fault::Damage(_)));
                         continue;
                     }
                 };
@@ -320,7 +326,7 @@ impl Contents {
                 events.is_withdrawn |= event.withdrawn;
             }
         }
-        let mut folded = Folded { entries: Vec::new(), leftovers: Vec::new() };
+        let mut folded = Folded { entries: Vec::new(), leftovers: Vec::new(), damaged_lines };
         for (id, Events { process, start, end, session_ended_at_ms, is_withdrawn, place }) in jobs {
             match (process, start) {
                 (Some(process), Some(start)) if !is_withdrawn => {
@@ -350,7 +356,7 @@ impl Contents {
     pub fn parse_start<'a, T: Deserialize<'a>>(&'a self, entry: &Entry) -> Result<T, String> {
         let (number, range) = &entry.start;
         let bytes = self.files.get(*number).and_then(|(_, bytes)| bytes.get(range.clone())).unwrap_or_default();
-        serde_json::from_slice(bytes).map_err(|error| describe_fault(&error))
+        serde_json::from_slice(bytes).map_err(|error| describe_damage(&error).to_owned())
     }
 }
 
@@ -370,8 +376,35 @@ fn read_whole(mut file: File) -> nix::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads an event. The error is a reason.
-fn parse(line: &[u8]) -> Result<Line<'_>, String> {
+/// Whether a file of this name is a journal, whatever is in it: a boot id is a UUID (random(4)). Any other may be a file of
+/// the user's own.
+fn is_boot_id(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('-').collect();
+    let is_hex = |part: &&str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    parts.iter().all(is_hex) && parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
+}
+
+/// Why a line is not read.
+enum Fault {
+    /// Another version of this program may read it.
+    OtherVersion(u32),
+    /// No program will.
+    Damage(&'static str),
+}
+
+impl Display for Fault {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        match self {
+            Self::OtherVersion(version) => {
+                write!(f, "it has version {version}, but only version {VERSION} is supported")
+            }
+            Self::Damage(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// Reads an event.
+fn parse(line: &[u8]) -> Result<Line<'_>, Fault> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,
@@ -389,21 +422,18 @@ fn parse(line: &[u8]) -> Result<Line<'_>, String> {
         return Ok(event);
     }
     match serde_json::from_slice::<Versioned>(line) {
-        Ok(Versioned { version }) if version != VERSION => {
-            Err(format!("it has version {version}, but only version {VERSION} is supported"))
-        }
-        Ok(_) => Err("it is not an event of a job".to_owned()),
-        Err(error) => Err(describe_fault(&error)),
+        Ok(Versioned { version }) if version != VERSION => Err(Fault::OtherVersion(version)),
+        Ok(_) => Err(Fault::Damage("it is not an event of a job")),
+        Err(error) => Err(Fault::Damage(describe_damage(&error))),
     }
 }
 
-fn describe_fault(error: &serde_json::Error) -> String {
+fn describe_damage(error: &serde_json::Error) -> &'static str {
     match error.classify() {
         Category::Eof => "it is cut short",
         Category::Data => "it is not an event of a job",
         Category::Io | Category::Syntax => "it is not JSON",
     }
-    .to_owned()
 }
 
 /// Keeps other prunes away from a state directory until it is dropped.
@@ -420,7 +450,8 @@ impl PruneLock {
     }
 }
 
-/// Removes the events of these jobs from the journal of a boot. Every other line stays, whether it makes sense or not.
+/// Removes the events of these jobs and the damaged lines from the journal of a boot. Every other line stays, those of
+/// other versions included.
 pub fn compact(
     directory: &StateDirectory,
     boot_id: &str,
@@ -430,6 +461,14 @@ pub fn compact(
     let [old_name, name] = [OLD_ENDING, ENDING].map(|ending| format!("{boot_id}{ending}"));
     let path = directory.path().join(&name);
     let failed = |errno| Error::path("prune", &path, errno);
+    let is_ours = is_boot_id(boot_id);
+    // A line that is cut short because its writer has not finished is not lost either: the writer writes it again, since
+    // the journal has been moved away.
+    let stays = |line: &[u8]| match parse(line) {
+        Ok(event) => !removed.contains(&event.job),
+        Err(Fault::OtherVersion(_)) => true,
+        Err(Fault::Damage(_)) => !is_ours,
+    };
     // Twice, where an earlier prune was killed and left its old journal.
     for _ in 0..2 {
         let is_left = directory.status(OsStr::new(&old_name)).is_some();
@@ -441,7 +480,7 @@ pub fn compact(
         }
         let old = directory.open_file(old_name.as_str(), OFlag::O_RDONLY).map_err(failed)?;
         let bytes = read_whole(old.into()).map_err(failed)?;
-        append_kept(directory, &name, &bytes, removed).map_err(failed)?;
+        append_kept(directory, &name, &bytes, stays).map_err(failed)?;
         directory.remove(old_name.as_str()).map_err(failed)?;
         if !is_left {
             break;
@@ -451,18 +490,12 @@ pub fn compact(
 }
 
 /// Appends the lines that stay, in pieces of whole lines.
-fn append_kept(directory: &StateDirectory, name: &str, bytes: &[u8], removed: &HashSet<JobId>) -> nix::Result<()> {
-    #[derive(Deserialize)]
-    struct WithId {
-        job: JobId,
-    }
-    let stays = |line: &&[u8]| {
-        !line.is_empty() && !serde_json::from_slice::<WithId>(line).is_ok_and(|line| removed.contains(&line.job))
-    };
+fn append_kept(directory: &StateDirectory, name: &str, bytes: &[u8], stays: impl Fn(&[u8]) -> bool) -> nix::Result<()> {
     // Not made before there is something to write.
     let mut journal = None;
     let mut chunk = Vec::new();
-    let mut lines = bytes.split(|byte| *byte == b'\n').filter(stays).peekable();
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && stays(line));
+    let mut lines = lines.peekable();
     while let Some(line) = lines.next() {
         chunk.push(b'\n');
         chunk.extend_from_slice(line);

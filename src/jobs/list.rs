@@ -61,12 +61,12 @@ pub fn list(options: Options, ui: &Ui) -> Result<u8, Error> {
     let text = if options.json { in_json(&shown) } else { for_people(&shown) };
     write_data(&text).map_err(|error| Error::stdout(&error))?;
     if hidden > 0 {
-        ui.note(format!("{hidden} more have ended: detach --list --all"));
+        ui.note(format!("{hidden} more jobs have ended; 'detach --list --all' lists them"));
     }
     let held = if ui.shows_notes() { size_of_ended(&jobs) } else { 0 };
     if held > MUCH {
         let held = show_size(held);
-        ui.note(format!("the logs of ended jobs take {held}: 'detach --prune' keeps those of the last 7 days"));
+        ui.note(format!("logs of ended jobs take up {held}; 'detach --prune' removes jobs that ended more than 7 days ago"));
     }
     Ok(0)
 }

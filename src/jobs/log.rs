@@ -46,11 +46,8 @@ pub fn show(options: &Options, ui: &Ui) -> Result<u8, Error> {
     let wanted = options.job.as_deref();
     let jobs = Jobs::find_for(wanted, ui)?;
     let job = jobs.choose(wanted, Choice::Newest(VERB))?;
-    if let Some(wanted) = wanted.filter(|_| job.state == State::Ended) {
-        warn_of_running(&jobs, wanted, &job, ui);
-    }
     let failed = |errno| job.error(VERB, &reason(errno));
-    let path = file_with_output(&job, ui)?;
+    let (path, note) = file_with_output(&job)?;
     let mut open = OpenOptions::new();
     // Lest it waits for the other side of what has become a FIFO.
     let opened = open.read(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path);
@@ -63,6 +60,12 @@ pub fn show(options: &Options, ui: &Ui) -> Result<u8, Error> {
     }
     if options.follow && job.state == State::Elsewhere {
         return Err(job.error("follow the output of", ELSEWHERE));
+    }
+    if let Some(wanted) = wanted.filter(|_| job.state == State::Ended) {
+        warn_of_running(&jobs, wanted, &job, ui);
+    }
+    if let Some(note) = note {
+        ui.note(note);
     }
     let default = (options.follow && io::stdout().is_terminal()).then_some(LINES_ON_TERMINAL);
     if let Some(lines) = options.lines.or(default) {
@@ -88,23 +91,16 @@ fn warn_of_running(jobs: &Jobs, name: &OsStr, shown: &Job, ui: &Ui) {
     }
 }
 
-/// The file that stdout goes to, or else stderr.
-fn file_with_output<'j>(job: &'j Job, ui: &Ui) -> Result<&'j Path, Error> {
+/// The file that stdout goes to, or else stderr; and what to say where the two differ.
+fn file_with_output(job: &Job) -> Result<(&Path, Option<String>), Error> {
     let [stdout, stderr] = job.record.output();
     match (stdout.as_path(), stderr.as_path()) {
         (Some(stdout), Some(stderr)) if stdout != stderr => {
-            ui.note(format!("this is stdout; stderr goes to {}", shorten_home(stderr)));
-            Ok(stdout)
+            Ok((stdout, Some(format!("this is stdout; stderr goes to {}", shorten_home(stderr)))))
         }
-        (Some(path), Some(_)) => Ok(path),
-        (Some(path), None) => {
-            ui.note(format!("this is stdout; stderr is {}", describe(stderr)));
-            Ok(path)
-        }
-        (None, Some(path)) => {
-            ui.note(format!("this is stderr; stdout is {}", describe(stdout)));
-            Ok(path)
-        }
+        (Some(path), Some(_)) => Ok((path, None)),
+        (Some(path), None) => Ok((path, Some(format!("this is stdout; stderr is {}", describe(stderr))))),
+        (None, Some(path)) => Ok((path, Some(format!("this is stderr; stdout is {}", describe(stdout))))),
         (None, None) => Err(job.error(VERB, &format!("it is {}", describe(stdout)))),
     }
 }

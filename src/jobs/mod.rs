@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::jobs::directory::StateDirectory;
 use crate::jobs::journal::{Contents, Entry, Folded};
 use crate::jobs::record::{JobId, Record, Text};
-use crate::jobs::session::{Processes, State};
+use crate::jobs::session::{Processes, State, find_members};
 use crate::sys::proc;
 use crate::term::text::{cut, quote, show_words};
 use crate::term::ui::Ui;
@@ -101,7 +101,9 @@ pub struct Jobs<'a> {
     pub is_complete: bool,
     /// What the journals hold besides jobs: starts that were withdrawn, and ends of jobs that have been removed.
     pub leftovers: HashSet<JobId>,
-    /// The boots whose journals hold such, or where a prune was killed and has left the old journal.
+    /// How many lines of the journals make no sense.
+    pub damaged_lines: usize,
+    /// The boots whose journals hold either, or where a prune was killed and has left the old journal.
     pub untidy_boots: Vec<String>,
     ui: &'a Ui,
 }
@@ -134,6 +136,7 @@ impl<'a> Jobs<'a> {
             logs: Vec::new(),
             is_complete: true,
             leftovers: HashSet::new(),
+            damaged_lines: 0,
             untidy_boots: Vec::new(),
             ui,
         };
@@ -154,14 +157,15 @@ impl<'a> Jobs<'a> {
                     continue;
                 }
             };
-            let Folded { mut entries, leftovers } = contents.fold(|error| {
+            let Folded { mut entries, leftovers, damaged_lines } = contents.fold(|error| {
                 ui.warn(error);
                 jobs.is_complete = false;
             });
             entries.sort_unstable_by_key(|entry| (entry.id.start_time, entry.id.started_at_ms, entry.id.pid));
-            if !leftovers.is_empty() || contents.is_moved_aside() {
+            if !leftovers.is_empty() || damaged_lines > 0 || contents.is_moved_aside() {
                 jobs.untidy_boots.push(boot);
             }
+            jobs.damaged_lines += damaged_lines;
             jobs.leftovers.extend(leftovers);
             jobs.journals.push(contents);
             events.push(entries);
@@ -279,24 +283,42 @@ impl<'a> Jobs<'a> {
     }
 }
 
-/// The PID of the process that `wanted` means, or of the newest job that runs.
-pub fn find_for_check(wanted: Option<&OsStr>, ui: &Ui) -> Result<Pid, Error> {
-    if let Some(pid) = wanted.and_then(parse_pid) {
-        return Ok(pid);
-    }
-    let nothing = || Error::new("cannot check anything: no PID or JOB is given, and no job runs");
+/// The PIDs that `--check` is about: the process or job that `wanted` means, else the newest job that is running. Of a job
+/// whose first process has ended, those of the processes that are left.
+pub fn find_for_check(wanted: Option<&OsStr>, ui: &Ui) -> Result<Vec<Pid>, Error> {
+    const VERB: &str = "check";
     let Some(wanted) = wanted else {
+        let nothing = || Error::new("cannot check anything: no PID or JOB is given, and no job is running");
         let jobs = Jobs::find(ui)?.ok_or_else(nothing)?;
-        let mut running = jobs.living().filter(|known| known.state.has_first_process());
-        return running.next_back().map(|known| known.entry.id.pid).ok_or_else(nothing);
+        let is_running = |known: &&Known| !matches!(known.state, State::Elsewhere | State::Left(0));
+        let newest = jobs.living().rev().filter(is_running).find_map(|known| jobs.load(known));
+        return list_to_check(&newest.ok_or_else(nothing)?);
     };
-    let job = Jobs::find_for(Some(wanted), ui)?.choose(Some(wanted), Choice::Newest("check"))?;
-    match job.state {
-        State::Elsewhere => Err(job.error("check", ELSEWHERE)),
-        State::Ended => Err(job.error("check", "it has ended")),
-        State::Left(_) => Err(job.error("check", "its first process has ended")),
-        State::Running | State::Stopped => Ok(job.pid()),
+    let Some(pid) = parse_pid(wanted) else {
+        let job = Jobs::find_for(Some(wanted), ui)?.choose(Some(wanted), Choice::Newest(VERB))?;
+        return match job.state {
+            State::Elsewhere => Err(job.error(VERB, ELSEWHERE)),
+            State::Ended | State::Left(0) => Err(job.error(VERB, "it has ended")),
+            State::Running | State::Stopped | State::Left(_) => list_to_check(&job),
+        };
+    };
+    // Any process may be meant. One that has ended may have left others of its job.
+    let left = if proc::is_alive(pid) { None } else { Jobs::find(ui)? };
+    let is_left = |known: &&Known| known.entry.id.pid == pid && matches!(known.state, State::Left(1..));
+    match left.as_ref().and_then(|jobs| jobs.load(jobs.living().find(is_left)?)) {
+        Some(job) => list_to_check(&job),
+        None => Ok(vec![pid]),
     }
+}
+
+/// The first process of a job, or else all that are left of it.
+fn list_to_check(job: &Job) -> Result<Vec<Pid>, Error> {
+    if job.state.has_first_process() {
+        return Ok(vec![job.pid()]);
+    }
+    let members = find_members(&[job]).map_err(Error::proc)?;
+    let pids: Vec<Pid> = members.iter().map(|member| member.process.pid).collect();
+    if pids.is_empty() { Err(job.error("check", "it has ended")) } else { Ok(pids) }
 }
 
 /// The PID that `text` is, if it is one.
@@ -310,6 +332,6 @@ fn no_job(job: Option<&OsStr>) -> Error {
     let Some(job) = job else { return Error::new("cannot find a job: none has been started yet") };
     let is_process = parse_pid(job).is_some_and(proc::is_alive);
     let reason =
-        if is_process { "detach has not started this process" } else { "none has this PID, name or command line" };
+        if is_process { "it was not started by detach" } else { "no job has this PID, name or command line" };
     Error::new(format!("cannot find job {}: {reason}", quote(job))).with_hint("see 'detach --list --all'")
 }

@@ -42,7 +42,12 @@ pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
     let logs = pruning.choose_logs(&removed.iter().map(|known| known.entry.id).collect());
     let bytes = logs.iter().filter_map(|log| jobs.directory.status(log)).map(|log| log.st_size.unsigned_abs()).sum();
     let jobs_removed = if removed.len() == 1 { "1 ended job" } else { &format!("{} ended jobs", removed.len()) };
-    let what = format!("{jobs_removed}, {}", show_size(bytes));
+    let damaged = match jobs.damaged_lines {
+        0 => String::new(),
+        1 => ", and 1 damaged line".to_owned(),
+        lines => format!(", and {lines} damaged lines"),
+    };
+    let what = format!("{jobs_removed}, {}{damaged}", show_size(bytes));
     if options.dry_run {
         return show(&jobs, &removed, &what, ui);
     }
@@ -53,7 +58,7 @@ pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
         }
     }
     compact_journals(&jobs, &removed, &lock)?;
-    if removed.is_empty() && logs.is_empty() {
+    if removed.is_empty() && logs.is_empty() && jobs.damaged_lines == 0 {
         note_nothing(options, ui);
     } else {
         ui.note(format!("removed {what}"));
@@ -61,7 +66,7 @@ pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Removes these jobs from the journals, and what is no job.
+/// Removes these jobs from the journals, and what is no job: leftovers and damaged lines.
 fn compact_journals(jobs: &Jobs, removed: &[&Known], lock: &PruneLock) -> Result<(), Error> {
     let mut ids: HashSet<JobId> = removed.iter().map(|known| known.entry.id).collect();
     // A line that cannot be read may be the start of a job whose end seems to be a leftover.
@@ -80,7 +85,7 @@ fn compact_journals(jobs: &Jobs, removed: &[&Known], lock: &PruneLock) -> Result
 fn note_nothing(options: &Options, ui: &Ui) {
     let age = options.older_than;
     let old = if age.is_zero() { String::new() } else { format!(" more than {} ago", show_duration(age)) };
-    ui.note(format!("nothing to remove: no job has ended{old}"));
+    ui.note(format!("nothing to remove: no job ended{old}"));
 }
 
 /// Prints what would be removed.

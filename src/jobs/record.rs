@@ -264,7 +264,7 @@ impl TryFrom<TextInJson> for Text {
             TextInJson::Bytes(bytes) => bytes,
         };
         // No name, argument or path of Linux holds one.
-        if bytes.contains(&0) { Err("it holds a zero byte") } else { Ok(Self(OsString::from_vec(bytes))) }
+        if bytes.contains(&0) { Err("it contains a zero byte") } else { Ok(Self(OsString::from_vec(bytes))) }
     }
 }
 

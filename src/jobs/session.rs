@@ -110,7 +110,7 @@ const READ_AT_ONCE: usize = 256 * 1024;
 
 /// Whether the environment of the process says that it belongs to the job.
 fn is_marked(pid: Pid, id: &JobId) -> bool {
-    let mark = format!("{JOB_VARIABLE}={}-{}", id.pid, id.start_time);
+    let mark = mark_of(id);
     let mut environment = read_environment(pid);
     let mut looks_in_vain = 0;
     for _ in 0..TRIES {
@@ -122,7 +122,7 @@ fn is_marked(pid: Pid, id: &JobId) -> bool {
         environment = read_environment(pid);
     }
     match environment {
-        Ok(environment) => environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()),
+        Ok(environment) => contains(&environment, &mark),
         // A process that has taken another user's rights may not be read. If it is younger than the job, it may well
         // belong to it: better a job that seems to run than one that runs and seems to have ended.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -130,6 +130,28 @@ fn is_marked(pid: Pid, id: &JobId) -> bool {
         }
         Err(_) => false,
     }
+}
+
+/// The processes that a job has started and that are in other sessions: setsid(2). They do not belong to it any more. One
+/// whose environment cannot be seen is left out: nothing is guessed.
+pub fn find_departed(job: &Job) -> nix::Result<Vec<Pid>> {
+    let mark = mark_of(job.id());
+    let has_left = |pid: &Pid| {
+        // Session 0 is that of the kernel's own threads.
+        let is_elsewhere =
+            getsid(Some(*pid)).is_ok_and(|session| session != job.record.session && session.as_raw() != 0);
+        is_elsewhere && read_environment(*pid).is_ok_and(|it| contains(&it, &mark)) && proc::is_alive(*pid)
+    };
+    Ok(if job.is_visible { proc::all_pids()?.into_iter().filter(has_left).collect() } else { Vec::new() })
+}
+
+/// What the environment of all processes of the job says.
+fn mark_of(id: &JobId) -> String {
+    format!("{JOB_VARIABLE}={}-{}", id.pid, id.start_time)
+}
+
+fn contains(environment: &[u8], mark: &str) -> bool {
+    environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
 }
 
 /// With one read(2), unless it is huge: an exec between two would leave out the rest.

@@ -12,7 +12,7 @@ use nix::libc;
 use nix::unistd::Pid;
 
 use crate::error::{Error, FAILED, reason};
-use crate::jobs::session::{State, find_members, wait_for_end};
+use crate::jobs::session::{State, find_departed, find_members, wait_for_end};
 use crate::jobs::{Choice, ELSEWHERE, Job, Jobs, parse_pid};
 use crate::sys::process::raise_descriptor_limit;
 use crate::term::format::{show_duration, signal_name};
@@ -62,7 +62,8 @@ pub fn stop(options: &Options, ui: &Ui) -> Result<u8, Error> {
     for job in &chosen {
         match ask(job, options.how) {
             Ok(true) => asked.push(job),
-            Ok(false) => ui.note(format!("{} has already ended", job.describe())),
+            Ok(false) if ui.shows_notes() => ui.note(describe_ended(job)),
+            Ok(false) => (),
             Err(error) => fail(&error),
         }
     }
@@ -123,6 +124,20 @@ fn warn_if_unclear(jobs: &Jobs, name: &OsStr, job: &Job, ui: &Ui) {
     if job.state != State::Ended && newest.is_some_and(|newest| newest.entry.id != *job.id()) {
         ui.warn(format!("the newest {} has ended; stopping PID {}: {}", quote(name), job.pid(), job.command_line()));
     }
+}
+
+/// A program that has left the session of its job with setsid(2) is not stopped, and that should surprise nobody.
+fn describe_ended(job: &Job) -> String {
+    const MOST: usize = 5;
+    let departed = find_departed(job).unwrap_or_default();
+    let pids = departed.iter().take(MOST).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let departed = match departed.len() {
+        0 => String::new(),
+        1 => format!("; process {pids}, which it started, keeps running in another session"),
+        2..=MOST => format!("; processes {pids}, which it started, keep running in other sessions"),
+        count => format!("; {count} processes that it started keep running in other sessions: {pids}, …"),
+    };
+    format!("{} has already ended{departed}", job.describe())
 }
 
 /// Sends the first signal. Returns whether there was anything to send it to.

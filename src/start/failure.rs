@@ -39,7 +39,7 @@ pub fn explain(report: &Report, plan: &Plan, given_up: GivenUp) -> Error {
 pub fn explain_fork(plan: &Plan, errno: Errno) -> Error {
     let reason = match errno {
         // The limit on processes, of the user or of the system.
-        Errno::EAGAIN => "no more processes are allowed".to_owned(),
+        Errno::EAGAIN => "the limit on the number of processes is reached".to_owned(),
         Errno::ENOSYS => "a new process cannot share memory here, perhaps because of an emulator".to_owned(),
         _ => reason(errno),
     };

@@ -71,5 +71,5 @@ pub fn for_not_executable(path: &Path, interpreter: Option<&OsStr>) -> Option<St
 /// For a command that failed at once, and whose first word asks for a password on the terminal.
 pub fn for_failed(command: &OsStr) -> Option<&'static str> {
     (Path::new(command).file_name() == Some(OsStr::new("sudo")))
-        .then_some("sudo asks on the terminal: sudo detach COMMAND")
+        .then_some("sudo cannot ask for a password without a terminal; use 'sudo detach COMMAND'")
 }

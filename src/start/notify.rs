@@ -26,11 +26,11 @@ pub fn find_program() -> Result<PathBuf, Error> {
     let mut programs = paths.filter(|path| access(path, AccessFlags::X_OK).is_ok());
     let program = programs.next().ok_or_else(|| {
         Error::new(format!("cannot show a notification: '{PROGRAM}' is not in PATH"))
-            .with_hint("Debian has it in libnotify-bin; --track alone records how the command ends")
+            .with_hint("install it (libnotify-bin on Debian), or use --track, which only records how the command ends")
     })?;
     if !has_session_bus() {
         return Err(Error::new("cannot show a notification: there is no session bus")
-            .with_hint("--track alone records how the command ends"));
+            .with_hint("use --track, which only records how the command ends"));
     }
     std::path::absolute(&program).map_err(|error| Error::io("use", program, &error))
 }

@@ -65,7 +65,7 @@ impl Started<'_> {
             ui.warn(format!("cannot record job {}: {fault}", self.name()));
         }
         if let Some(errno) = self.report.tracking_fault.get() {
-            ui.warn(format!("cannot track {}, which runs: {}", self.plan.command_name(), reason(errno)));
+            ui.warn(format!("cannot track {}, which is running: {}", self.plan.command_name(), reason(errno)));
         }
     }
 

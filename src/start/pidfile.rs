@@ -160,11 +160,11 @@ impl PidFile {
             Fault::Open(errno) => refuse(&reason(errno)),
             Fault::Write(errno) => Error::path("write pidfile", path, errno),
             Fault::NotRegular => refuse("it is not a regular file"),
-            Fault::IsStream => refuse("a standard stream leads there as well"),
-            Fault::OtherContent => refuse("it holds something other than a PID"),
-            Fault::Held(0) => refuse("another process holds it"),
-            Fault::Held(pid) => refuse(&format!("process {pid} holds it")),
-            Fault::KeepsChanging => refuse("other starts keep changing it"),
+            Fault::IsStream => refuse("it is also the file of a standard stream"),
+            Fault::OtherContent => refuse("it contains something other than a PID"),
+            Fault::Held(0) => refuse("another process has locked it"),
+            Fault::Held(pid) => refuse(&format!("process {pid} has locked it")),
+            Fault::KeepsChanging => refuse("other processes keep replacing it"),
         }
     }
 }

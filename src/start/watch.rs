@@ -183,7 +183,7 @@ mod tests {
         let lines = select_last_lines(many.concat().as_bytes());
         assert_eq!((lines.len(), lines.first().map(String::as_str)), (10, Some("line 3")));
         assert_eq!(select_last_lines(b"no newline at the end"), ["no newline at the end"]);
-        assert_eq!(select_last_lines(b"\x1b[2Jdos\r\n\xff\n"), ["\\e[2Jdos", "\\xff"]);
+        assert_eq!(select_last_lines(b"\x1b[2Jdos\r\n\xff\n"), ["\\x1b[2Jdos", "\\xff"]);
         assert_eq!(select_last_lines(b"\tat C:\\x\n"), ["\tat C:\\x"]);
         assert_eq!(select_last_lines(b""), [""; 0]);
         assert_eq!(select_last_lines(b"\n"), [""; 0]);

@@ -12,16 +12,26 @@ use nix::sys::stat::Mode;
 
 use crate::sys::{descriptors, signals};
 
+/// Whether the caller has left stdout open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdout {
+    Open,
+    /// It is /dev/null now, so that no write would fail.
+    Closed,
+}
+
 /// Opens /dev/null for each standard stream that is closed, lest another file gets its number. Ignores SIGPIPE, so that a
 /// pipe that nobody reads is an error of write(2).
-pub fn prepare() -> nix::Result<()> {
+pub fn prepare() -> nix::Result<Stdout> {
+    let stdout = if descriptors::is_open(1) { Stdout::Open } else { Stdout::Closed };
     for stream in 0..=2 {
         if !descriptors::is_open(stream) {
             // It gets the lowest free number, which is that of the stream, and stays open to the end.
             let _ = open("/dev/null", OFlag::O_RDWR, Mode::empty())?.into_raw_fd();
         }
     }
-    signals::ignore(Signal::SIGPIPE)
+    signals::ignore(Signal::SIGPIPE)?;
+    Ok(stdout)
 }
 
 /// Ends the process at once: nothing is left to be done, since all output has been written.

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::str::Utf8Chunk;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -43,8 +44,9 @@ pub fn escape(bytes: &[u8], also: &str) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for letter in chunk.valid().chars() {
-            if letter == '\x1b' {
-                text.push_str("\\e");
+            if letter.is_ascii_control() && !"\n\r\t".contains(letter) {
+                // As a byte that is not UTF-8. Writing to a String cannot fail.
+                let _ = write!(text, "\\x{:02x}", u32::from(letter));
             } else if letter.is_control() || is_invisible(letter) {
                 text.extend(letter.escape_default());
             } else {
@@ -55,11 +57,17 @@ pub fn escape(bytes: &[u8], also: &str) -> String {
             }
         }
         for byte in chunk.invalid() {
-            // Writing to a String cannot fail.
             let _ = write!(text, "\\x{byte:02x}");
         }
     }
     text
+}
+
+/// Whether nobody would see anything of `name`.
+pub fn is_blank(name: &OsStr) -> bool {
+    let is_visible = |letter: char| !letter.is_whitespace() && letter.width().is_some_and(|width| width > 0);
+    let is_blank = |chunk: Utf8Chunk| chunk.invalid().is_empty() && !chunk.valid().chars().any(is_visible);
+    name.as_bytes().utf8_chunks().all(is_blank)
 }
 
 /// Characters that change the order of a text (Unicode UAX #9), or that nobody would see in it.

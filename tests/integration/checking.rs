@@ -385,7 +385,7 @@ fn control_characters_in_names_are_escaped() {
         let job = process_named_in(&file);
         let run = sandbox.detach(["--check", &job.pid.to_string()]);
         assert_eq!(run.status, 0, "{run:?}");
-        let shown = name.replace('\n', "\\n").replace('\u{1b}', "\\e");
+        let shown = name.replace('\n', "\\n").replace('\u{1b}', "\\x1b");
         assert_eq!(run.stdout.lines().next(), Some(format!("'{shown}' (PID {})", job.pid).as_str()));
     }
 }
@@ -394,7 +394,7 @@ fn control_characters_in_names_are_escaped() {
 fn check_of_a_missing_process_or_job_fails() {
     let sandbox = Sandbox::new();
     let run = sandbox.detach(["--check"]);
-    let stderr = "detach: cannot check anything: no PID or JOB is given, and no job runs\n";
+    let stderr = "detach: cannot check anything: no PID or JOB is given, and no job is running\n";
     assert_eq!((run.status, run.stderr.as_str()), (125, stderr));
     let run = sandbox.detach(["--check", "2147483647"]);
     let stderr = "detach: cannot check process 2147483647: no such process\n";
@@ -406,13 +406,36 @@ fn check_of_a_missing_process_or_job_fails() {
     assert_eq!((run.status, run.stderr), (125, stderr));
     let run = sandbox.detach(["--check", "nope"]);
     assert!(
-        run.stderr.starts_with("detach: cannot find job 'nope': none has this PID, name or command line\n"),
+        run.stderr.starts_with("detach: cannot find job 'nope': no job has this PID, name or command line\n"),
         "{run:?}"
     );
     // The other processes are checked nevertheless.
     let other = sandbox.job(["sleep", "60"]);
     let run = sandbox.detach(["--check", "nope", &other.pid.to_string()]);
     assert_eq!((run.status, run.stdout.contains("survives shell exit")), (125, true), "{run:?}");
+}
+
+#[test]
+fn what_is_left_of_a_job_is_checked() {
+    let sandbox = Sandbox::new();
+    sandbox.script("launcher", "#!/bin/sh\nsleep 60 &\nsleep 61 &\n");
+    let job = sandbox.job(["-o", "/dev/null", "./launcher"]);
+    eventually(|| job.is_dead() && sandbox.processes().iter().all(|process| process.runs("sleep")));
+    let mut left: Vec<i64> = sandbox.jobs(2).iter().map(|process| i64::from(process.pid.as_raw())).collect();
+    left.sort_unstable();
+    for word in [None, Some("launcher".to_owned()), Some(job.pid.to_string())] {
+        let words = ["--check", "--json"].map(str::to_owned).into_iter().chain(word.clone());
+        let run = sandbox.detach(words).exits(0);
+        let pid = |line: &str| serde_json::from_str::<Value>(line).unwrap()["pid"].as_i64().unwrap();
+        let mut checked: Vec<i64> = run.stdout.lines().map(pid).collect();
+        checked.sort_unstable();
+        assert_eq!((checked, run.stderr.as_str()), (left.clone(), ""), "{word:?}");
+    }
+    sandbox.detach(["--stop", "launcher"]).succeeds_silently();
+    let stderr = format!("detach: cannot check 'launcher' (PID {}): it has ended", job.pid);
+    sandbox.detach(["--check", "launcher"]).fails(125, &stderr);
+    let stderr = format!("detach: cannot check process {}: no such process", job.pid);
+    sandbox.detach(["--check", &job.pid.to_string()]).fails(125, &stderr);
 }
 
 #[test]
@@ -444,8 +467,13 @@ fn unreadable_facts_of_other_users_processes_are_unknown() {
     };
     let run = as_nobody(job.pid.as_raw());
     assert_eq!((run.status, run.stderr.as_str()), (1, ""), "{run:?}");
-    assert!(run.stdout.contains("? open terminals     its descriptors cannot be read\n"), "{run:?}");
-    assert!(run.stdout.ends_with("might not survive shell exit or terminal closing\n"), "{run:?}");
+    assert!(
+        run.stdout.contains("? open terminals     its descriptors cannot be read; one may be on a terminal\n"),
+        "{run:?}"
+    );
+    // The reason, as the terminal closing and the shell exit by themselves do no harm.
+    let verdict = "survives logout; might not survive shell exit or terminal closing (see open\nterminals)\n";
+    assert!(run.stdout.ends_with(verdict), "{run:?}");
     // Process 1, and a kernel thread if there is one.
     assert!([0, 1].contains(&as_nobody(1).status));
     let run = sandbox.detach(["--check", "1"]);

@@ -147,7 +147,7 @@ fn failed_exec_of_a_daemon_is_reported() {
 fn failed_step_of_the_sequence_is_named() {
     requires!(strace);
     for (call, sentence) in [
-        ("clone", "cannot start 'sleep': no more processes are allowed"),
+        ("clone", "cannot start 'sleep': the limit on the number of processes is reached"),
         ("setsid", "cannot make a new session: resource temporarily unavailable"),
         ("setpgid", "cannot make a new process group: resource temporarily unavailable"),
         ("chdir", "cannot change directory to '/': resource temporarily unavailable"),

@@ -78,7 +78,7 @@ fn command_that_does_not_exist_is_127() {
         assert_fails(&sandbox, [command], 127, stderr);
     }
     let strange = OsStr::from_bytes(b"./\x1b[31m\n\xff");
-    assert_fails(&sandbox, [strange], 127, "detach: cannot run './\\e[31m\\n\\xff': no such file or directory");
+    assert_fails(&sandbox, [strange], 127, "detach: cannot run './\\x1b[31m\\n\\xff': no such file or directory");
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn state_directory_that_others_may_use_is_refused() {
         let state = make_state(&sandbox, mode);
         let stderr = format!(
             "detach: cannot use directory '{state}': other users have access to it: its mode is {mode:o}, not 700\n\
-             detach: hint: it holds the output of jobs: chmod 700 {state}"
+             detach: hint: it contains the output of jobs; run: chmod 700 {state}"
         );
         assert_fails(&sandbox, ["sleep", "60"], 125, &stderr);
     }
@@ -403,7 +403,7 @@ fn no_more_processes_is_125() {
     chown(sandbox.path("home"), Some(54321), Some(54321)).unwrap();
     let mut command = sandbox.command_as(54321, "prlimit");
     command.arg("--nproc=1");
-    let stderr = "detach: cannot start 'sleep': no more processes are allowed";
+    let stderr = "detach: cannot start 'sleep': the limit on the number of processes is reached";
     Run::of(command.arg(&program).args(["sleep", "60"])).fails(125, stderr);
     // Only that user may read the state directory.
     let jobs = Run::of(sandbox.command_as(54321, &program).args(["--list", "--all", "--json"])).succeeds();
@@ -474,20 +474,64 @@ fn invalid_value_is_125() {
         (&["--keep-fd", "x", "true"], "cannot use 'x' for '--keep-fd <N>': not a descriptor number"),
         (&["--keep-fd=3,1", "true"], "cannot use '1' for '--keep-fd <N>': for the standard streams, use -i, -o or -e"),
         (&["--sigchld", "no", "true"], "cannot use 'no' for '--sigchld <HOW>': neither 'default' nor 'ignore'"),
-        (&["-N", "", "true"], "cannot use '' for '--name <NAME>': it must not be empty or contain a slash"),
-        (&["-N", "a/b", "true"], "cannot use 'a/b' for '--name <NAME>': it must not be empty or contain a slash"),
+        (&["-N", "", "true"], "cannot use '' for '--name <NAME>': it must not be blank or contain a slash"),
+        (&["-N", " ", "true"], "cannot use ' ' for '--name <NAME>': it must not be blank or contain a slash"),
+        (
+            &["-N", "\u{200b}", "true"],
+            "cannot use '\\u{200b}' for '--name <NAME>': it must not be blank or contain a slash",
+        ),
+        (&["-N", "a/b", "true"], "cannot use 'a/b' for '--name <NAME>': it must not be blank or contain a slash"),
     ] {
         assert_fails(&sandbox, args, 125, &format!("detach: {sentence}\ndetach: hint: see 'detach --help'"));
     }
 }
 
 #[test]
+fn value_that_is_not_utf8_is_125_and_its_option_is_named() {
+    let sandbox = Sandbox::new();
+    for (words, option) in [
+        (&["--settle"][..], "--settle <DURATION>"),
+        (&["--umask"], "--umask <MODE>"),
+        (&["--keep-fd"], "--keep-fd <N>"),
+        (&["--sigchld"], "--sigchld <HOW>"),
+        (&["--stop", "x", "--grace"], "--grace <DURATION>"),
+        (&["--stop", "x", "--signal"], "--signal <SIG>"),
+        (&["--log", "-n"], "--lines <N>"),
+        (&["--prune"], "DURATION"),
+    ] {
+        let words = words.iter().map(OsStr::new).chain([OsStr::from_bytes(b"\xff")]);
+        let run = sandbox.detach(words).exits(125);
+        let sentence = format!("detach: cannot use '\u{fffd}' for '{option}': ");
+        assert!(run.stderr.starts_with(&sentence) && run.stdout.is_empty(), "{run:?}");
+    }
+}
+
+#[test]
 fn message_that_cannot_be_written_does_not_prevent_the_start() {
     let sandbox = Sandbox::new();
-    for redirection in ["2>/dev/full", "2>&-", ">/dev/full 2>/dev/full", ">&- 2>&-"] {
+    for redirection in ["2>/dev/full", "2>&-", ">/dev/full 2>/dev/full"] {
         sandbox.sh(&format!("detach -v -P --json -o /dev/null sleep 60 {redirection}")).exits(0);
     }
+    sandbox.sh("detach -v -o /dev/null sleep 60 >&- 2>&-").exits(0);
     sandbox.jobs(4);
+}
+
+#[test]
+fn data_for_a_closed_stdout_is_125_and_nothing_is_done() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["-o", "/dev/null", "sleep", "60"]);
+    let stderr = "detach: cannot write to stdout: bad file descriptor";
+    let prints =
+        ["-P true", "--json true", "--list", "--log", "--check", "--prune --dry-run", "--help", "--list --help", "-V"];
+    for words in prints {
+        sandbox.sh(&format!("detach {words} >&-")).fails(125, stderr);
+    }
+    assert_eq!(sandbox.records().len(), 1);
+    // Other modes and starts have nothing to print there.
+    for words in ["-o /dev/null sleep 60", "--stop --all", "--prune 0"] {
+        sandbox.sh(&format!("detach {words} >&-")).succeeds_silently();
+    }
+    assert!(job.is_dead());
 }
 
 #[test]

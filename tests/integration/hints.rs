@@ -52,7 +52,7 @@ fn alias_is_hinted_at_only_where_there_could_be_one() {
 }
 
 fn assert_hint_of_escaped(sandbox: &Sandbox) {
-    sandbox.detach(["a\u{7}b"]).fails(127, "detach: cannot run 'a\\u{7}b': not found in PATH");
+    sandbox.detach(["a\u{7}b"]).fails(127, "detach: cannot run 'a\\x07b': not found in PATH");
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn sudo_that_fails_at_once_is_to_stand_first() {
     let lines: Vec<&str> = run.stderr.lines().collect();
     assert!(lines[0].starts_with("detach: 'sudo' failed with status 1 after "), "{run:?}");
     assert_eq!(lines[1], "  | sudo: a terminal is required");
-    assert_eq!(lines[3], "detach: hint: sudo asks on the terminal: sudo detach COMMAND");
+    assert_eq!(lines[3], "detach: hint: sudo cannot ask for a password without a terminal; use 'sudo detach COMMAND'");
     assert_eq!(lines.len(), 4);
     // One that works needs no hint.
     sandbox.script("sudo", "#!/bin/sh\n");
@@ -118,7 +118,7 @@ fn output_that_is_empty_yet_may_be_buffered() {
 }
 
 #[test]
-fn option_of_a_start_before_a_mode_is_refused_without_a_tip_to_start_the_mode() {
+fn misspelt_mode_is_refused_without_a_tip_that_starts_or_removes_anything() {
     let sandbox = Sandbox::new();
     for word in ["--lst", "--stpo", "--run", "--prun"] {
         let run = sandbox.detach([word]).exits(125);

@@ -56,6 +56,16 @@ fn join_of_a_job_whose_status_was_not_recorded_is_125() {
 }
 
 #[test]
+fn job_that_is_named_twice_is_reported_once() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["-qw", "true"]);
+    let pid = job.pid.to_string();
+    let run = sandbox.detach(["-v", "--join", "true", &pid, "true"]).exits(0);
+    let lines: Vec<&str> = run.stderr.lines().collect();
+    assert!(lines.len() == 1 && lines[0].starts_with(&format!("detach: 'true' (PID {pid}) succeeded")), "{lines:?}");
+}
+
+#[test]
 fn join_waits_without_polling() {
     requires!(strace);
     let sandbox = Sandbox::new();

@@ -51,7 +51,7 @@ fn strange_names_are_shown_and_found() {
     let long = "x".repeat(300);
     for (number, (name, shown, log)) in [
         ("作业", "作业", "作业".to_owned()),
-        ("a\nb\x1b[31m", "a\\nb\\e[31m", "a_b__31m".into()),
+        ("a\nb\x1b[31m", "a\\nb\\x1b[31m", "a_b__31m".into()),
         ("..", "..", "_..".into()),
         ("it's", "it's", "it_s".into()),
         (&long, &long, "x".repeat(100)),
@@ -96,7 +96,7 @@ fn number_is_no_part_of_a_command_line() {
     let job = sandbox.job(["sleep", "2147483647"]);
     for number in ["147483647", "2147483647"] {
         let stderr = format!(
-            "detach: cannot find job '{number}': none has this PID, name or command line\n\
+            "detach: cannot find job '{number}': no job has this PID, name or command line\n\
              detach: hint: see 'detach --list --all'"
         );
         sandbox.detach(["--stop", number]).fails(125, &stderr);

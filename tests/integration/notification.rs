@@ -99,7 +99,7 @@ fn directory_with_notify_send(sandbox: &Sandbox) -> PathBuf {
 fn notification_without_notify_send_is_125() {
     let sandbox = Sandbox::new();
     let stderr = "detach: cannot show a notification: 'notify-send' is not in PATH\n\
-        detach: hint: Debian has it in libnotify-bin; --track alone records how the command ends";
+        detach: hint: install it (libnotify-bin on Debian), or use --track, which only records how the command ends";
     let bin = directory_with_notify_send(&sandbox);
     // One that cannot be executed is none.
     fs::set_permissions(bin.join("notify-send"), fs::Permissions::from_mode(0o644)).unwrap();
@@ -119,7 +119,7 @@ fn notification_without_a_session_bus_is_125() {
         let mut command = sandbox.command(DETACH);
         command.env("PATH", &bin).envs(set.iter().copied()).args(["--notify", "/usr/bin/touch", "ran"]);
         let stderr = "detach: cannot show a notification: there is no session bus\n\
-                      detach: hint: --track alone records how the command ends";
+                      detach: hint: use --track, which only records how the command ends";
         Run::of(&mut command).fails(125, stderr);
     }
     assert!(!sandbox.work("ran").exists());

@@ -100,6 +100,13 @@ fn log_that_was_removed_is_125() {
     fs::remove_file(&log).unwrap();
     let stderr = format!("detach: cannot read '{}': no such file or directory", log.display());
     sandbox.detach(["--log", &job.pid.to_string()]).fails(125, &stderr);
+    // Nothing is shown, so nothing is said about what is shown.
+    let running = sandbox.job(["-N", "it", "-o", "/dev/null", "sleep", "60"]);
+    sandbox.detach(["-w", "-N", "it", "-o", "out", "-e", "err", "true"]).succeeds_silently();
+    sandbox.remove("out");
+    let stderr = format!("detach: cannot read '{}': no such file or directory", sandbox.work("out").display());
+    sandbox.detach(["-v", "--log", "it"]).fails(125, &stderr);
+    assert!(running.is_alive());
 }
 
 #[test]
@@ -141,11 +148,11 @@ fn word_that_is_no_job_is_125() {
     let sandbox = Sandbox::new();
     for is_first in [true, false] {
         for (job, reason) in [
-            ("nope", "none has this PID, name or command line"),
-            ("", "none has this PID, name or command line"),
-            ("-7", "none has this PID, name or command line"),
-            ("99999999999999999999", "none has this PID, name or command line"),
-            ("1", "detach has not started this process"),
+            ("nope", "no job has this PID, name or command line"),
+            ("", "no job has this PID, name or command line"),
+            ("-7", "no job has this PID, name or command line"),
+            ("99999999999999999999", "no job has this PID, name or command line"),
+            ("1", "it was not started by detach"),
         ] {
             for mode in ["--log", "--join", "--stop"] {
                 let stderr =
@@ -463,7 +470,7 @@ fn following_on_a_terminal_begins_with_the_last_ten_lines() {
 #[test]
 fn output_is_followed_to_its_end_while_the_job_is_killed_and_pruned() {
     let sandbox = Sandbox::new();
-    let job = sandbox.job(["sh", "-c", "echo first; exec sleep 60"]);
+    let job = sandbox.job(["sh", "-c", &format!("{IN_TWO_PARTS}; exec sleep 60")]);
     let mut following = follow(&sandbox, "sh");
     let mut output = BufReader::new(following.stdout.take().unwrap());
     let mut line = String::new();
@@ -472,12 +479,14 @@ fn output_is_followed_to_its_end_while_the_job_is_killed_and_pruned() {
     eventually(|| process.is_asleep());
     process.signal(Signal::SIGSTOP);
     eventually(|| process.is_stopped());
+    sandbox.write("go", "");
+    job.wait_for_exec("sleep");
     job.kill();
     sandbox.detach(["--prune", "0"]).succeeds_silently();
     assert_eq!(sandbox.records(), [""; 0]);
     process.signal(Signal::SIGCONT);
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();
-    assert_eq!((line.as_str(), rest.as_str()), ("first\n", ""));
+    assert_eq!((line.as_str(), rest.as_str()), ("first\n", "second\n"));
     Run::from(following.wait_with_output().unwrap()).succeeds();
 }

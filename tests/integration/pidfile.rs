@@ -10,7 +10,7 @@ use crate::support::{DETACH, Process, Run, Sandbox, mode, process_named_in, slee
 /// The content of a pidfile of `job`, and the error of a start that finds it locked.
 fn content_and_error(sandbox: &Sandbox, job: &Process) -> (String, String) {
     let path = sandbox.work("pid").display().to_string();
-    (format!("{}\n", job.pid), format!("detach: cannot use pidfile '{path}': process {} holds it", job.pid))
+    (format!("{}\n", job.pid), format!("detach: cannot use pidfile '{path}': process {} has locked it", job.pid))
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn pidfile_stays_locked_when_other_descriptors_are_closed() {
 fn pidfile_cannot_be_a_standard_stream_as_well() {
     let sandbox = Sandbox::new();
     let path = sandbox.work("pid").display().to_string();
-    let stderr = format!("detach: cannot use pidfile '{path}': a standard stream leads there as well");
+    let stderr = format!("detach: cannot use pidfile '{path}': it is also the file of a standard stream");
     for option in ["-o", "-e", "-i"] {
         sandbox.write("pid", "");
         sandbox.detach([option, "pid", "--pidfile", "./pid", "sleep", "60"]).fails(125, &stderr);
@@ -117,7 +117,7 @@ fn failing_starts_do_not_disturb_one_that_succeeds() {
     // The failing ones create and remove the file all the time. Only a lock is a reason to refuse it.
     let run = sandbox.sh("for i in 1 2 3 4 5 6 7 8 9 10; do
         for j in 1 2 3 4 5; do detach -q --pidfile pid ./missing 2> /dev/null & done
-        detach --pidfile pid true 2>> errors; wait; done; grep -v 'holds it$' errors");
+        detach --pidfile pid true 2>> errors; wait; done; grep -v 'has locked it$' errors");
     // grep finds nothing.
     run.exits_silently(1);
 }
@@ -170,7 +170,7 @@ fn file_with_other_content_is_refused_as_pidfile() {
     let path = sandbox.work("notes");
     for content in ["precious\n".to_owned(), "1".repeat(32)] {
         sandbox.write("notes", &content);
-        let stderr = format!("detach: cannot use pidfile '{}': it holds something other than a PID", path.display());
+        let stderr = format!("detach: cannot use pidfile '{}': it contains something other than a PID", path.display());
         sandbox.detach(["--pidfile", "notes", "sleep", "60"]).fails(125, &stderr);
         assert_eq!(sandbox.read("notes"), content);
     }

@@ -1,7 +1,7 @@
 //! `--prune`: it removes jobs that have ended, and keeps everything that may still be in use.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::storage::set_age;
@@ -33,7 +33,7 @@ fn prune_removes_jobs_that_have_ended_and_nothing_else() {
     assert_eq!(sandbox.read("named.log"), "word\n");
     assert!(running.is_alive() && tracked.is_alive());
     let screen = terminal.succeeds("detach --prune 0");
-    assert!(screen.contains("detach: nothing to remove: no job has ended\r\n"), "{screen:?}");
+    assert!(screen.contains("detach: nothing to remove: no job ended\r\n"), "{screen:?}");
 }
 
 #[test]
@@ -173,6 +173,46 @@ fn prune_keeps_a_log_in_use_that_an_older_record_names_as_well() {
     sandbox.detach(["--prune", "0"]).succeeds_silently();
     assert_eq!(sandbox.files(""), before);
     assert!(job.is_alive());
+}
+
+#[test]
+fn prune_removes_damaged_lines_and_keeps_those_of_other_versions() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["sleep", "60"]);
+    let line = storage::only_line(&sandbox);
+    let later = line.replace("\"version\":1", "\"version\":2");
+    storage::append(&sandbox, format!("\ngarbage\n{later}\n{}\n", &line[..line.len() / 2]));
+    // A file of the user's own, which only has the ending of a journal.
+    let own = sandbox.state().join("notes.jsonl");
+    fs::write(&own, "garbage\n").unwrap();
+    let journal = storage::journal(&sandbox);
+    let numbers = |word: &str| {
+        let text = fs::read_to_string(&journal).unwrap();
+        text.lines().position(|line| line == word).map(|place| place + 1)
+    };
+    let warning = |path: &Path, number: usize, reason: &str| {
+        format!("detach: warning: cannot read line {number} of '{}': {reason}\n", path.display())
+    };
+    let of_own = warning(&own, 1, "it is not JSON");
+    let version = "it has version 2, but only version 1 is supported";
+    let garbage = numbers("garbage").unwrap();
+    let before = of_own.clone()
+        + &warning(&journal, garbage, "it is not JSON")
+        + &warning(&journal, garbage + 1, version)
+        + &warning(&journal, garbage + 2, "it is cut short");
+    let content = fs::read(&journal).unwrap();
+    sandbox
+        .detach(["-v", "--prune", "--dry-run"])
+        .warns(&format!("{before}detach: would remove 0 ended jobs, 0 B, and 2 damaged lines"));
+    assert_eq!(fs::read(&journal).unwrap(), content);
+    sandbox.detach(["-v", "--prune"]).warns(&format!("{before}detach: removed 0 ended jobs, 0 B, and 2 damaged lines"));
+    assert_eq!(fs::read_to_string(&own).unwrap(), "garbage\n");
+    let after = of_own + &warning(&journal, numbers(&later).unwrap(), version);
+    sandbox
+        .detach(["-v", "--prune"])
+        .warns(&format!("{after}detach: nothing to remove: no job ended more than 7d ago"));
+    let list = sandbox.detach(["--list"]).warns(after.trim_end());
+    assert!(list.starts_with(&format!("{}\tsleep\trunning\t", job.pid)) && list.lines().count() == 1, "{list}");
 }
 
 #[test]

@@ -84,8 +84,12 @@ fn program_that_makes_a_session_of_its_own_has_left_the_job() {
             if state == ended { Ok(()) } else { Err(state) }
         });
         let note = format!("detach: 'launcher' (PID {}) has already ended", job.pid);
-        sandbox.detach(["-v", "--stop", "launcher"]).warns(&note);
+        let departed = format!("{note}; process {}, which it started, keeps running in another session", left.pid);
+        sandbox.detach(["-v", "--stop", "launcher"]).warns(&departed);
+        sandbox.detach(["--stop", "launcher"]).succeeds_silently();
         assert!(left.is_alive(), "{options:?}");
+        left.kill();
+        sandbox.detach(["-v", "--stop", "launcher"]).warns(&note);
     }
 }
 

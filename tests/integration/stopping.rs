@@ -324,7 +324,7 @@ fn name_of_several_running_jobs_is_refused() {
 fn no_job_is_stopped_when_one_is_not_found() {
     let sandbox = Sandbox::new();
     let job = sandbox.job(["sleep", "60"]);
-    let stderr = "detach: cannot find job 'nope': none has this PID, name or command line\n\
+    let stderr = "detach: cannot find job 'nope': no job has this PID, name or command line\n\
                   detach: hint: see 'detach --list --all'";
     sandbox.detach(["--stop", "sleep", "nope"]).fails(125, stderr);
     sandbox.detach(["--join", "nope", "sleep"]).fails(125, stderr);

@@ -290,7 +290,7 @@ fn pidfile_is_held_by_a_tracked_command() {
         let job = sandbox.job(arguments());
         assert_eq!(sandbox.read("pid"), format!("{}\n", job.pid));
         let path = sandbox.work("pid").display().to_string();
-        let stderr = format!("detach: cannot use pidfile '{path}': process {} holds it", job.pid);
+        let stderr = format!("detach: cannot use pidfile '{path}': process {} has locked it", job.pid);
         sandbox.detach(arguments()).fails(125, &stderr);
         assert_eq!(sandbox.processes().len(), 2);
         job.signal(Signal::SIGKILL);
@@ -348,14 +348,14 @@ fn tracking_that_fails_is_a_warning_and_the_command_runs() {
     let sandbox = Sandbox::new();
     // The second exec of that process, that of the tracking program.
     let script = "strace -f -b execve -o ../trace -e trace=fchdir -e inject=fchdir:error=EIO detach -P -t sleep 60";
-    let stderr = "detach: warning: cannot track 'sleep', which runs: I/O error";
+    let stderr = "detach: warning: cannot track 'sleep', which is running: I/O error";
     let stdout = sandbox.sh(script).warns(stderr);
     let job = Process::started(&stdout);
     assert_eq!(sandbox.only_job().pid, job.pid);
     assert!(job.is_alive());
     // With --wait, detach itself waits for it then.
     let run = sandbox.sh(&script.replace("-P -t sleep 60", "-w -t sh -c 'exit 7'"));
-    assert_eq!((run.status, run.stderr.contains("cannot track 'sh', which runs")), (7, true), "{run:?}");
+    assert_eq!((run.status, run.stderr.contains("cannot track 'sh', which is running")), (7, true), "{run:?}");
 }
 
 #[test]

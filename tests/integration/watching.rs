@@ -191,7 +191,7 @@ fn failure_while_settling_is_reported_with_the_last_output() {
     let lived = run.stderr.split("after ").nth(1).unwrap().split(':').next().unwrap().to_owned();
     assert!(lived.ends_with("ms"), "{lived}");
     let stderr =
-        format!("detach: 'sh' failed with status 3 after {lived}:\n{lines}  | \\e[31mred\ndetach: output in {log}");
+        format!("detach: 'sh' failed with status 3 after {lived}:\n{lines}  | \\x1b[31mred\ndetach: output in {log}");
     run.fails(3, &stderr);
 }
 
