@@ -57,6 +57,7 @@ pub struct Place {
     pub directory: StateDirectory,
     pub boot_id: String,
     pub pid_namespace: Option<u64>,
+    pub time_namespace: Option<u64>,
     pub journal: nix::Result<Journal>,
 }
 
@@ -164,7 +165,8 @@ impl Place {
         let journal = boot_id.as_ref().map_err(|errno| *errno);
         let journal = journal.and_then(|boot_id| Journal::open(&directory, boot_id));
         let boot_id = boot_id.unwrap_or_default();
-        Ok(Self { directory, boot_id, pid_namespace: proc::pid_namespace().ok(), journal })
+        let (pid_namespace, time_namespace) = (proc::pid_namespace().ok(), proc::time_namespace().ok());
+        Ok(Self { directory, boot_id, pid_namespace, time_namespace, journal })
     }
 
     fn descriptors(&self) -> impl Iterator<Item = RawFd> {

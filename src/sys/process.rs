@@ -86,15 +86,19 @@ pub struct Held {
 }
 
 impl Held {
+    /// The process that has `pid` now, if there is one.
+    pub fn open(pid: Pid) -> nix::Result<Option<Self>> {
+        match open_pidfd(pid) {
+            Err(Errno::ESRCH) => Ok(None),
+            other => other.map(|pidfd| Some(Self { pid, pidfd })),
+        }
+    }
+
     /// The process that has `pid` now, if it lives and `is_wanted`: that is asked when its PID can no longer come to mean
     /// another one.
     pub fn if_is(pid: Pid, is_wanted: impl Fn(&Stat) -> bool) -> nix::Result<Option<Self>> {
-        let pidfd = match open_pidfd(pid) {
-            Err(Errno::ESRCH) => return Ok(None),
-            other => other?,
-        };
+        let Some(held) = Self::open(pid)? else { return Ok(None) };
         let is_it = proc::stat(pid)?.is_some_and(|stat| !stat.is_dead() && is_wanted(&stat));
-        let held = Self { pid, pidfd };
         // A process that ended between the open and the look may have left its PID to the one that was looked at.
         Ok((is_it && held.exists()).then_some(held))
     }

@@ -33,4 +33,5 @@ mod stopping;
 mod streams;
 mod survival;
 mod tracking;
+mod visibility;
 mod watching;

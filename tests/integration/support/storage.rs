@@ -133,6 +133,21 @@ pub fn add_older_record(sandbox: &Sandbox) {
     append_event(sandbox, &older);
 }
 
+/// Adds a record of a process that had the PID of the only job in the same tick of the clock, so much earlier.
+#[allow(dead_code)]
+pub fn add_older_record_of_the_same_tick(sandbox: &Sandbox, age: Duration) {
+    let mut older = only_start(sandbox);
+    let time = older["job"]["started_at_ms"].as_u64().unwrap();
+    older["job"]["started_at_ms"] = json!(time - u64::try_from(age.as_millis()).unwrap());
+    append_event(sandbox, &older);
+}
+
+/// Makes the records ones of a version that did not know time namespaces.
+#[allow(dead_code)]
+pub fn remove_time_namespace(sandbox: &Sandbox) {
+    change(sandbox, |event| drop(event["job"].as_object_mut().unwrap().remove("time_namespace").unwrap()));
+}
+
 /// Makes the only record one of another boot of this machine.
 pub fn move_to_other_boot(sandbox: &Sandbox) {
     only_start(sandbox);
