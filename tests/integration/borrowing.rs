@@ -59,6 +59,22 @@ fn first_process_may_be_killed_at_any_moment() {
     });
 }
 
+/// valgrind makes a fork of the clone, and of its flags only CLONE_PARENT_SETTID and CLONE_CHILD_CLEARTID are left.
+#[test]
+fn command_does_not_run_where_the_memory_is_not_shared() {
+    requires!(strace, valgrind);
+    let sandbox = Sandbox::new();
+    let stderr = "detach: cannot start 'touch': this system does not let a new process share memory (an emulator?)";
+    for mode in ["", "-t --full"] {
+        // The launcher is held up, so that the new process could do everything before it is noticed.
+        let strace = "strace -f -o trace -e trace=clone -e inject=clone:delay_exit=500000:when=1";
+        let run = sandbox.sh(&format!("{strace} valgrind --tool=none -q detach {mode} -C . --pidfile pid touch ran"));
+        run.fails(125, stderr);
+        assert!(!sandbox.work("ran").exists() && !sandbox.work("pid").exists(), "{mode}");
+        sandbox.assert_nothing_left();
+    }
+}
+
 fn children_file(pid: u32) -> String {
     format!("/proc/{pid}/task/{pid}/children")
 }

@@ -279,7 +279,7 @@ fn json_holds_no_control_characters() {
     let check = sandbox.detach(["--check", "--json", name]).succeeds();
     for json in [&json, &list] {
         assert!(json.contains(r#""name":"a\u007fb\u009bc\u202ed\udb40\udc41é""#), "{json}");
-        let value: serde_json::Value = serde_json::from_str(json).unwrap();
+        let value: Value = serde_json::from_str(json).unwrap();
         assert_eq!(value["name"], name);
     }
     assert!(!check.trim_end().contains(char::is_control), "{check}");
