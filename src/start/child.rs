@@ -16,7 +16,6 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::Signal;
-use nix::sys::stat::umask;
 use nix::unistd::{Pid, chdir, setpgid, setsid};
 
 use crate::jobs::record::{JobId, Process, Tracker};
@@ -28,7 +27,7 @@ use crate::start::streams::Redirection;
 use crate::start::tracker;
 use crate::sys::descriptors::redirect;
 use crate::sys::proc::{own_start_time, time_since_boot};
-use crate::sys::process::reap;
+use crate::sys::process::{reap, set_umask};
 use crate::sys::signals;
 use crate::sys::spawn::spawn;
 use crate::term::format::now_in_ms;
@@ -152,7 +151,7 @@ impl<'a> Child<'a> {
             check(chdir(directory.as_c_str()), Step::Directory)?;
             self.note(Step::Directory, None);
         }
-        umask(plan.umask);
+        check(set_umask(plan.umask), Step::Umask)?;
         self.note(Step::Umask, None);
         check(plan.closer.close(&plan.open, log.as_ref().map(AsRawFd::as_raw_fd)), Step::Close)?;
         self.note(Step::Close, None);

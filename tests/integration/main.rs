@@ -14,6 +14,8 @@ mod completions;
 mod daemon;
 mod documents;
 mod failures;
+#[cfg(target_arch = "x86_64")]
+mod faults;
 mod hardening;
 mod hints;
 mod joining;

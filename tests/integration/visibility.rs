@@ -49,7 +49,7 @@ fn hidden_job_is_not_taken_for_ended() {
         detach --list | cut -f2,3";
     let reason = "'setuid' (PID): /proc does not show its processes to this user\n125\n";
     let errors = ["stop", "stop", "wait for", "check", "follow the output of", "remove"];
-    let errors: String = errors.iter().map(|verb| format!("detach: cannot {verb} {reason}")).collect();
+    let errors = errors.map(|verb| format!("detach: cannot {verb} {reason}")).concat();
     for (hidepid, output) in with_hidden_processes(script) {
         assert_eq!(output, format!("setuid\thidden\n{errors}setuid\thidden\n"), "{hidepid}");
     }
@@ -183,6 +183,6 @@ fn jobs_that_share_a_pid_share_no_record() {
     let script = "echo 303 > /proc/sys/kernel/pid_max 2> /dev/null
         for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do detach -w -N job$i true || exit; done
         detach --list --all | cut -f2,3";
-    let expected: String = (1..=20).map(|number| format!("job{number}\texited 0\n")).collect();
-    assert_eq!(in_pid_namespace(&sandbox, script).succeeds(), expected);
+    let expected: Vec<String> = (1..=20).map(|number| format!("job{number}\texited 0\n")).collect();
+    assert_eq!(in_pid_namespace(&sandbox, script).succeeds(), expected.concat());
 }

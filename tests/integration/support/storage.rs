@@ -106,6 +106,16 @@ fn change(sandbox: &Sandbox, change: impl Fn(&mut Value)) {
         .unwrap();
 }
 
+/// How many jobs the journal of this boot holds.
+#[allow(dead_code)]
+#[track_caller]
+pub fn count_recorded(sandbox: &Sandbox) -> usize {
+    let events = events(sandbox);
+    let is_withdrawn =
+        |start: &&Value| events.iter().any(|event| event["withdrawn"] == true && event["job"] == start["job"]);
+    events.iter().filter(|event| !event["start"].is_null()).filter(|start| !is_withdrawn(start)).count()
+}
+
 /// Asserts that a failed start has left nothing in the state directory but a journal that holds no job.
 #[track_caller]
 pub fn assert_no_record_left(sandbox: &Sandbox) {
