@@ -64,9 +64,13 @@ impl Error {
         Self::new(format!("cannot {step}: {}", reason(errno)))
     }
 
-    /// /proc cannot be read.
+    /// /proc cannot be read, or shows other processes than those of this PID namespace.
     pub fn proc(errno: Errno) -> Self {
-        Self::path("read", "/proc", errno)
+        match errno {
+            Errno::ENOENT => Self::refused("read", "/proc", "it is not mounted"),
+            Errno::ESRCH => Self::refused("read", "/proc", "it belongs to another PID namespace"),
+            _ => Self::path("read", "/proc", errno),
+        }
     }
 
     /// What was asked for could not be written to stdout.

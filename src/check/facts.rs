@@ -14,7 +14,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getsid};
 
 use descriptors::{Holders, Search, list_descriptors};
 
@@ -70,9 +70,19 @@ pub struct Child {
 impl Facts {
     /// Reads everything about the process `pid`.
     pub fn read(pid: Pid) -> Result<Self, Error> {
-        let gone = || Error::new(format!("cannot check process {pid}: no such process"));
+        let refuse = |reason: &str| Error::new(format!("cannot check process {pid}: {reason}"));
+        let is_hidden = |pid: Pid| !proc::shows_all() && proc::exists(pid);
+        let gone = || refuse(if is_hidden(pid) { "/proc does not show it to this user" } else { "no such process" });
+        // In another PID namespace, the same PID means another process.
+        proc::visible_pid_namespace().map_err(Error::proc)?;
         let table = read_process_table()?;
         let stat = table.get(&pid).filter(|stat| !stat.is_dead()).cloned().ok_or_else(gone)?;
+        // Without them, it would seem to be an orphan.
+        let is_in_session = |other: &Pid| getsid(Some(*other)) == Ok(stat.session);
+        let relatives = [stat.parent, stat.session].into_iter().filter(|other| !table.contains_key(other));
+        if let Some(other) = relatives.filter(is_in_session).find(|other| is_hidden(*other)) {
+            return Err(refuse(&format!("/proc does not show process {other} of its session to this user")));
+        }
         let status = proc::status(pid);
         // Nothing can be read of a process whose first thread has ended.
         let descriptors = if stat.state == b'Z' { None } else { list_descriptors(pid) };

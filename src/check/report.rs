@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::facts::{Child, Descriptor, Endpoint, Facts, OtherProcess};
 use super::judge::{Finding, Grade, Hazard, Judgement, Outcome, Verdict, enumerate};
+use crate::jobs::record::to_line;
 use crate::sys::descriptors::columns;
 use crate::sys::proc::{Handling, SignalSet, terminal_name};
 use crate::term::format::signal_name;
@@ -162,8 +163,7 @@ pub fn to_json(facts: &Facts, judgement: &Judgement) -> String {
         findings: &judgement.findings,
         facts: facts.into(),
     };
-    // Cannot fail: every key of these structs is a string.
-    serde_json::to_string(&printed).unwrap_or_default() + "\n"
+    to_line(&printed)
 }
 
 /// A name or an argument: a string, or an array of bytes where it is not UTF-8, as in journalctl(1).

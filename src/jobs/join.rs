@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use crate::error::{Error, FAILED, reason};
 use crate::jobs::record::End;
 use crate::jobs::session::{State, wait_for_end};
-use crate::jobs::{Choice, ELSEWHERE, Job, Jobs};
+use crate::jobs::{Choice, Job, Jobs};
 use crate::sys::proc::Stat;
 use crate::sys::process::Held;
 use crate::term::format::{describe_end, exit_status, show_duration};
@@ -68,11 +68,10 @@ fn report(job: &Job, end: Option<&End>, ui: &Ui) -> u8 {
 /// Waits until nothing is left of the job, and for the process that records how it ended.
 fn wait(job: &Job, ui: &Ui) -> Result<Option<End>, Error> {
     let failed = |errno| job.error(VERB, &reason(errno));
-    if job.state == State::Elsewhere {
-        return Err(job.error(VERB, ELSEWHERE));
-    }
+    job.check_visible(VERB)?;
     if job.state != State::Ended {
         wait_for_end(&[job], None).map_err(failed)?;
+        job.check_ended(VERB)?;
     }
     if let Some(tracker) = job.record.tracker.filter(|_| job.is_visible && job.record.end.is_none()) {
         let is_it = |stat: &Stat| stat.start_time == tracker.start_time;

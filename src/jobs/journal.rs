@@ -526,7 +526,7 @@ mod tests {
     use crate::jobs::record::{Stream, Text, Tracker};
 
     fn id(pid: i32) -> JobId {
-        JobId { pid: Pid::from_raw(pid), start_time: 8, pid_namespace: Some(4), started_at_ms: 9 }
+        JobId { pid: Pid::from_raw(pid), start_time: 8, pid_namespace: Some(4), time_namespace: None, started_at_ms: 9 }
     }
 
     fn start() -> Start {

@@ -66,7 +66,9 @@ pub fn list(options: Options, ui: &Ui) -> Result<u8, Error> {
     let held = if ui.shows_notes() { size_of_ended(&jobs) } else { 0 };
     if held > MUCH {
         let held = show_size(held);
-        ui.note(format!("logs of ended jobs take up {held}; 'detach --prune' removes jobs that ended more than 7 days ago"));
+        ui.note(format!(
+            "logs of ended jobs take up {held}; 'detach --prune' removes jobs that ended more than 7 days ago"
+        ));
     }
     Ok(0)
 }
@@ -145,7 +147,7 @@ fn lifetime(job: &Job) -> Option<Duration> {
         (State::Running | State::Stopped | State::Left(_), _) => {
             Some(Duration::from_millis(now_in_ms().saturating_sub(job.id().started_at_ms)))
         }
-        (State::Ended | State::Elsewhere, end) => {
+        (State::Ended | State::Hidden | State::Elsewhere, end) => {
             let of_session = job.record.session_ended_at_ms;
             let of_session = of_session.map(|end| Duration::from_millis(end.saturating_sub(job.id().started_at_ms)));
             of_session.max(end.as_ref().map(record::End::wall))
@@ -166,6 +168,7 @@ fn state_word(job: &Job) -> &'static str {
     match (job.state, &job.record.end) {
         (State::Running | State::Left(_), _) => "running",
         (State::Stopped, _) => "stopped",
+        (State::Hidden, _) => "hidden",
         (State::Elsewhere, _) => "elsewhere",
         (State::Ended, None) => "ended",
         (State::Ended, Some(end)) if end.status().signal().is_some() => "killed",
@@ -181,7 +184,7 @@ fn describe_state(job: &Job) -> Cell {
         (State::Left(0), _) => ("ending".to_owned(), Color::Green.normal()),
         (State::Left(count), _) => (format!("{word} ({count} left)"), Color::Green.normal()),
         (State::Stopped, _) => (word.to_owned(), Color::Yellow.normal()),
-        (State::Ended, None) | (State::Elsewhere, _) => (word.to_owned(), Style::new()),
+        (State::Ended, None) | (State::Hidden | State::Elsewhere, _) => (word.to_owned(), Style::new()),
         (State::Ended, Some(end)) => match (end.code(), end.signal()) {
             (Some(0), _) => (format!("{word} 0"), Style::new()),
             (Some(code), _) => (format!("{word} {code}"), Color::Red.normal()),

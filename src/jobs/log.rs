@@ -19,7 +19,7 @@ use nix::unistd::write;
 use crate::error::{Error, reason};
 use crate::jobs::record::Destination;
 use crate::jobs::session::{Member, State, find_members};
-use crate::jobs::{Choice, ELSEWHERE, Job, Jobs};
+use crate::jobs::{Choice, Job, Jobs};
 use crate::sys::errno;
 use crate::sys::process::wait_for;
 use crate::term::text::{quote, shorten_home};
@@ -58,8 +58,8 @@ pub fn show(options: &Options, ui: &Ui) -> Result<u8, Error> {
     if is_stdout(&file) {
         return Err(job.error(VERB, "stdout is the same file"));
     }
-    if options.follow && job.state == State::Elsewhere {
-        return Err(job.error("follow the output of", ELSEWHERE));
+    if options.follow {
+        job.check_visible("follow the output of")?;
     }
     if let Some(wanted) = wanted.filter(|_| job.state == State::Ended) {
         warn_of_running(&jobs, wanted, &job, ui);
@@ -71,7 +71,7 @@ pub fn show(options: &Options, ui: &Ui) -> Result<u8, Error> {
     if let Some(lines) = options.lines.or(default) {
         skip_to_last_lines(&mut file, lines).map_err(failed)?;
     }
-    let runs = !matches!(job.state, State::Ended | State::Elsewhere);
+    let runs = !matches!(job.state, State::Ended | State::Hidden | State::Elsewhere);
     if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
         ui.note(if runs { "nothing written yet; the program may buffer its output" } else { "nothing was written" });
     }

@@ -15,6 +15,8 @@ pub mod stop;
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, gethostname};
 use serde::Deserialize;
@@ -28,18 +30,22 @@ use crate::sys::proc;
 use crate::term::text::{cut, quote, show_words};
 use crate::term::ui::Ui;
 
+/// More than init needs to wait for a process that has ended.
+const TIME_TO_BE_REAPED: Duration = Duration::from_secs(1);
 /// How many candidates an error names.
 const CANDIDATES_SHOWN: usize = 5;
 /// How much of a command line an error shows, in columns.
 const COMMAND_SHOWN: usize = 40;
 /// Why nothing can be done with a job in that state.
-pub const ELSEWHERE: &str = "it was started on another machine or in another PID namespace";
+const ELSEWHERE: &str = "it was started on another machine or in another PID or time namespace";
+/// The same, of one that may run.
+const HIDDEN: &str = "/proc does not show its processes to this user";
 
 /// A job, as it was when it was looked at.
 pub struct Job {
     pub record: Record,
     pub state: State,
-    /// Whether it belongs to this boot and to this PID namespace, so that its processes can be seen.
+    /// Whether it belongs to this boot and to these namespaces, so that its processes can be seen.
     pub is_visible: bool,
 }
 
@@ -64,6 +70,28 @@ impl Job {
     /// `'make' (PID 4242)`
     pub fn describe(&self) -> String {
         format!("{} (PID {})", quote(self.name()), self.pid())
+    }
+
+    /// Fails where its processes cannot be seen.
+    pub fn check_visible(&self, verb: &str) -> Result<(), Error> {
+        match self.state {
+            State::Elsewhere => Err(self.error(verb, ELSEWHERE)),
+            State::Hidden => Err(self.error(verb, HIDDEN)),
+            State::Running | State::Stopped | State::Left(_) | State::Ended => Ok(()),
+        }
+    }
+
+    /// Fails where a process of it may live, although none can be seen any more. So it seems for a moment when its first
+    /// process has ended and has not been waited for.
+    pub fn check_ended(&self, verb: &str) -> Result<(), Error> {
+        let limit = Instant::now() + TIME_TO_BE_REAPED;
+        while self.is_visible && session::may_be_hidden(self.pid(), self.record.session) {
+            if Instant::now() >= limit {
+                return Err(self.error(verb, HIDDEN));
+            }
+            sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// The command line, safe to show.
@@ -125,8 +153,9 @@ impl<'a> Jobs<'a> {
     pub fn find(ui: &'a Ui) -> Result<Option<Self>, Error> {
         let Some(directory) = StateDirectory::find()? else { return Ok(None) };
         let names = directory.list()?;
-        let boot_id = proc::boot_id().map_err(Error::proc)?;
         let pid_namespace = proc::visible_pid_namespace().map_err(Error::proc)?;
+        let time_namespace = proc::time_namespace().ok();
+        let boot_id = proc::boot_id().map_err(|errno| Error::step("find the ID of this boot in /proc", errno))?;
         let host = Text::from(&gethostname().unwrap_or_default());
 
         let mut jobs = Self {
@@ -177,6 +206,7 @@ impl<'a> Jobs<'a> {
             for entry in entries {
                 let is_elsewhere = if is_this_boot {
                     entry.id.pid_namespace != Some(pid_namespace)
+                        || entry.id.time_namespace.is_some() && entry.id.time_namespace != time_namespace
                 } else {
                     contents.parse_start::<WithHost>(&entry).is_ok_and(|start| start.host != host)
                 };
@@ -187,6 +217,13 @@ impl<'a> Jobs<'a> {
                     (false, _) => State::Ended,
                 };
                 jobs.known.push(Known { journal, entry, state, is_visible });
+            }
+        }
+        // Where PIDs are few, two jobs can have one PID in one tick: then the older one has ended.
+        let mut living = HashSet::new();
+        for known in jobs.known.iter_mut().rev().filter(|known| known.is_visible && known.state != State::Ended) {
+            if !living.insert((known.entry.id.pid, known.entry.id.start_time)) {
+                known.state = State::Ended;
             }
         }
         let is_log = |name: &OsString| name.as_encoded_bytes().ends_with(b".log");
@@ -290,16 +327,17 @@ pub fn find_for_check(wanted: Option<&OsStr>, ui: &Ui) -> Result<Vec<Pid>, Error
     let Some(wanted) = wanted else {
         let nothing = || Error::new("cannot check anything: no PID or JOB is given, and no job is running");
         let jobs = Jobs::find(ui)?.ok_or_else(nothing)?;
-        let is_running = |known: &&Known| !matches!(known.state, State::Elsewhere | State::Left(0));
+        let is_running = |known: &&Known| !matches!(known.state, State::Hidden | State::Elsewhere | State::Left(0));
         let newest = jobs.living().rev().filter(is_running).find_map(|known| jobs.load(known));
         return list_to_check(&newest.ok_or_else(nothing)?);
     };
     let Some(pid) = parse_pid(wanted) else {
         let job = Jobs::find_for(Some(wanted), ui)?.choose(Some(wanted), Choice::Newest(VERB))?;
-        return match job.state {
-            State::Elsewhere => Err(job.error(VERB, ELSEWHERE)),
-            State::Ended | State::Left(0) => Err(job.error(VERB, "it has ended")),
-            State::Running | State::Stopped | State::Left(_) => list_to_check(&job),
+        job.check_visible(VERB)?;
+        return if matches!(job.state, State::Ended | State::Left(0)) {
+            Err(job.error(VERB, "it has ended"))
+        } else {
+            list_to_check(&job)
         };
     };
     // Any process may be meant. One that has ended may have left others of its job.
@@ -331,7 +369,6 @@ pub fn parse_pid(text: &OsStr) -> Option<Pid> {
 fn no_job(job: Option<&OsStr>) -> Error {
     let Some(job) = job else { return Error::new("cannot find a job: none has been started yet") };
     let is_process = parse_pid(job).is_some_and(proc::is_alive);
-    let reason =
-        if is_process { "it was not started by detach" } else { "no job has this PID, name or command line" };
+    let reason = if is_process { "it was not started by detach" } else { "no job has this PID, name or command line" };
     Error::new(format!("cannot find job {}: {reason}", quote(job))).with_hint("see 'detach --list --all'")
 }

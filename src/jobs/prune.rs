@@ -39,6 +39,7 @@ pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
     let processes = Processes::look().map_err(Error::proc)?;
     let pruning = Pruning { jobs: &jobs, processes, now: now_in_ms(), age: options.older_than };
     let removed: Vec<&Known> = jobs.known.iter().filter(|known| pruning.may_remove(known)).collect();
+    let status = report_hidden(&pruning, ui);
     let logs = pruning.choose_logs(&removed.iter().map(|known| known.entry.id).collect());
     let bytes = logs.iter().filter_map(|log| jobs.directory.status(log)).map(|log| log.st_size.unsigned_abs()).sum();
     let jobs_removed = if removed.len() == 1 { "1 ended job" } else { &format!("{} ended jobs", removed.len()) };
@@ -49,7 +50,8 @@ pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
     };
     let what = format!("{jobs_removed}, {}{damaged}", show_size(bytes));
     if options.dry_run {
-        return show(&jobs, &removed, &what, ui);
+        show(&jobs, &removed, &what, ui)?;
+        return Ok(status);
     }
     // The logs first: that makes room for the journal where there is none.
     for log in &logs {
@@ -63,7 +65,20 @@ pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
     } else {
         ui.note(format!("removed {what}"));
     }
-    Ok(0)
+    Ok(status)
+}
+
+/// Reports the jobs that would be removed if it could be seen that they have ended. Returns the exit status.
+fn report_hidden(pruning: &Pruning, ui: &Ui) -> u8 {
+    let is_it = |known: &&Known| known.state == State::Hidden && pruning.is_due(known);
+    let mut status = 0;
+    for job in pruning.jobs.known.iter().filter(is_it).filter_map(|known| pruning.jobs.load(known)) {
+        if let Err(error) = job.check_visible("remove") {
+            ui.failure(&error, error.hint());
+            status = error.status();
+        }
+    }
+    status
 }
 
 /// Removes these jobs from the journals, and what is no job: leftovers and damaged lines.
@@ -89,7 +104,7 @@ fn note_nothing(options: &Options, ui: &Ui) {
 }
 
 /// Prints what would be removed.
-fn show(jobs: &Jobs, removed: &[&Known], what: &str, ui: &Ui) -> Result<u8, Error> {
+fn show(jobs: &Jobs, removed: &[&Known], what: &str, ui: &Ui) -> Result<(), Error> {
     let line = |job: Job| {
         let name = escape(job.name().as_encoded_bytes(), "");
         format!("{}\t{name}\t{}\n", job.pid(), job.command_line())
@@ -97,7 +112,7 @@ fn show(jobs: &Jobs, removed: &[&Known], what: &str, ui: &Ui) -> Result<u8, Erro
     let lines: String = removed.iter().filter_map(|known| jobs.load(known)).map(line).collect();
     write_data(&lines).map_err(|error| Error::stdout(&error))?;
     ui.note(format!("would remove {what}"));
-    Ok(0)
+    Ok(())
 }
 
 /// What decides whether something may be removed.
@@ -111,21 +126,23 @@ struct Pruning<'a> {
 
 impl Pruning<'_> {
     fn may_remove(&self, known: &Known) -> bool {
-        let entry = &known.entry;
-        let ended_at_ms = entry.session_ended_at_ms.max(entry.end.as_ref().map(|end| end.ended_at_ms));
-        let heard_of = ended_at_ms.unwrap_or(entry.id.started_at_ms);
-        let is_old = |ms: u64| self.age.is_zero() || Duration::from_millis(self.now.saturating_sub(ms)) >= self.age;
         let has_ended = match known.state {
             State::Ended => !(known.is_visible && self.processes.is_tracked(&known.entry)),
             // Whether it has ended cannot be seen, so it stays until it is as old as somebody has said.
             State::Elsewhere => !self.age.is_zero(),
-            State::Running | State::Stopped | State::Left(_) => false,
+            State::Running | State::Stopped | State::Left(_) | State::Hidden => false,
         };
-        let log = known.entry.process.log.as_deref().map(OsStr::new);
-        has_ended
-            && is_old(heard_of)
-            && log.is_none_or(|log| self.is_old(log))
-            && files_named_here(self.jobs, known).is_empty()
+        has_ended && self.is_due(known)
+    }
+
+    /// Whether a job that has ended did so long enough ago.
+    fn is_due(&self, known: &Known) -> bool {
+        let entry = &known.entry;
+        let ended_at_ms = entry.session_ended_at_ms.max(entry.end.as_ref().map(|end| end.ended_at_ms));
+        let heard_of = ended_at_ms.unwrap_or(entry.id.started_at_ms);
+        let is_old = |ms: u64| self.age.is_zero() || Duration::from_millis(self.now.saturating_sub(ms)) >= self.age;
+        let log = entry.process.log.as_deref().map(OsStr::new);
+        is_old(heard_of) && log.is_none_or(|log| self.is_old(log)) && files_named_here(self.jobs, known).is_empty()
     }
 
     /// The logs of the jobs that are removed, and those that no record names.
@@ -143,8 +160,8 @@ impl Pruning<'_> {
     /// Whether no job can have this log, although no record names it. One that does not say whose it is may be anything.
     fn is_orphan(&self, log: &OsStr) -> bool {
         let pids = pids_in_log_name(log);
-        let is_used = || pids.iter().any(|pid| self.processes.use_number(*pid));
-        self.jobs.is_complete && self.is_old(log) && !pids.is_empty() && !is_used()
+        let may_be_used = || pids.iter().any(|pid| self.processes.may_use_number(*pid));
+        self.jobs.is_complete && self.is_old(log) && !pids.is_empty() && !may_be_used()
     }
 
     /// Whether a log was last written to long enough ago. One that is gone was; what is no file never was.

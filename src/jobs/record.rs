@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::process::Usage;
 use crate::term::format::{in_ms, now_in_ms};
+use crate::term::text::escape_json;
 
 /// The version of the format. Events of a later one are left alone.
 pub const VERSION: u32 = 1;
@@ -29,6 +30,8 @@ pub struct JobId {
     pub start_time: u64,
     /// The PID namespace of `pid`, by its number; absent where /proc is missing.
     pub pid_namespace: Option<u64>,
+    /// The time namespace of `start_time`, by its number; absent where /proc is missing, and in older records.
+    pub time_namespace: Option<u64>,
     /// Milliseconds since 1970-01-01 00:00 UTC.
     pub started_at_ms: u64,
 }
@@ -268,11 +271,9 @@ impl TryFrom<TextInJson> for Text {
     }
 }
 
-/// `value` as one line of JSON.
+/// `value` as one line of JSON, safe to show.
 pub fn to_line(value: &impl Serialize) -> String {
-    let mut line = serde_json::to_string(value).unwrap_or_default();
-    line.push('\n');
-    line
+    escape_json(&serde_json::to_string(value).unwrap_or_default()) + "\n"
 }
 
 #[cfg(test)]

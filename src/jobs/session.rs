@@ -31,7 +31,9 @@ pub enum State {
     Left(usize),
     /// No process of its session lives.
     Ended,
-    /// It may run on another machine or in another PID namespace that shares the state directory.
+    /// A process of it may live, but /proc does not show it: `hidepid` in proc(5).
+    Hidden,
+    /// It may run on another machine or in another PID or time namespace that shares the state directory.
     Elsewhere,
 }
 
@@ -47,11 +49,13 @@ impl State {
 pub struct Processes {
     pids: HashSet<Pid>,
     by_session: HashMap<Pid, Vec<Pid>>,
+    /// Whether there are no others.
+    are_all: bool,
 }
 
 impl Processes {
     pub fn look() -> nix::Result<Self> {
-        let mut processes = Self { pids: HashSet::new(), by_session: HashMap::new() };
+        let mut processes = Self { pids: HashSet::new(), by_session: HashMap::new(), are_all: proc::shows_all() };
         for pid in proc::all_pids()? {
             // One that has ended since is left out.
             if let Ok(session) = getsid(Some(pid)) {
@@ -69,6 +73,7 @@ impl Processes {
             Some(_) => State::Running,
             None => match self.count_left(entry) {
                 // How it ended will be recorded in a moment.
+                0 if self.may_hide(entry) => State::Hidden,
                 0 if entry.end.is_none() && self.is_tracked(entry) => State::Left(0),
                 0 => State::Ended,
                 count => State::Left(count),
@@ -79,6 +84,11 @@ impl Processes {
     fn count_left(&self, entry: &Entry) -> usize {
         let members = self.by_session.get(&entry.process.session);
         members.into_iter().flatten().filter(|pid| proc::is_alive(**pid) && is_marked(**pid, &entry.id)).count()
+    }
+
+    fn may_hide(&self, entry: &Entry) -> bool {
+        let has_ended = entry.session_ended_at_ms.is_some();
+        !self.are_all && !has_ended && may_be_hidden(entry.id.pid, entry.process.session)
     }
 
     /// Whether the tracking process of a job lives, which may still record how the command ended.
@@ -92,11 +102,11 @@ impl Processes {
         (stat.start_time == start_time && !stat.is_dead()).then_some(stat)
     }
 
-    /// Whether the number is in use as that of a process, a process group or a session.
-    pub fn use_number(&self, number: Pid) -> bool {
+    /// Whether the number may be in use as that of a process, a process group or a session.
+    pub fn may_use_number(&self, number: Pid) -> bool {
         let has_it =
             |pid: &Pid| *pid == number || getsid(Some(*pid)) == Ok(number) || getpgid(Some(*pid)) == Ok(number);
-        self.pids.iter().any(|pid| has_it(pid) && proc::is_alive(*pid))
+        !self.are_all || self.pids.iter().any(|pid| has_it(pid) && proc::is_alive(*pid))
     }
 }
 
@@ -177,10 +187,21 @@ fn may_have_environment(pid: Pid) -> bool {
     !is_known_to_be_empty && proc::is_alive(pid)
 }
 
-/// How many living processes are in the session of this number, whosever they are.
-pub fn count_in_session(session: Pid) -> usize {
+/// How many living processes are in the session of this number, whosever they are; `None` where none is visible, but
+/// /proc does not show all.
+pub fn count_in_session(session: Pid) -> Option<usize> {
     let is_in_it = |pid: &Pid| getsid(Some(*pid)) == Ok(session) && proc::is_alive(*pid);
-    proc::all_pids().map_or(0, |pids| pids.iter().filter(|pid| is_in_it(pid)).count())
+    let count = proc::all_pids().ok()?.iter().filter(|pid| is_in_it(pid)).count();
+    (count > 0 || proc::shows_all()).then_some(count)
+}
+
+/// Whether a process of the job may live that /proc does not show, although it shows none of them. Its first process
+/// cannot leave the session, because it leads a process group: setsid(2). What is left after its end is found by that group.
+pub fn may_be_hidden(pid: Pid, session: Pid) -> bool {
+    if proc::shows_all() || proc::is_alive(pid) {
+        return false;
+    }
+    getsid(Some(pid)).map_or_else(|_| proc::is_group(pid), |its| its == session)
 }
 
 /// A living process of a job.

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, FAILED, reason};
 use crate::jobs::session::{State, find_departed, find_members, wait_for_end};
-use crate::jobs::{Choice, ELSEWHERE, Job, Jobs, parse_pid};
+use crate::jobs::{Choice, Job, Jobs, parse_pid};
 use crate::sys::process::raise_descriptor_limit;
 use crate::term::format::{show_duration, signal_name};
 use crate::term::text::quote;
@@ -142,9 +142,7 @@ fn describe_ended(job: &Job) -> String {
 
 /// Sends the first signal. Returns whether there was anything to send it to.
 fn ask(job: &Job, how: How) -> Result<bool, Error> {
-    if job.state == State::Elsewhere {
-        return Err(job.error(VERB, ELSEWHERE));
-    }
+    job.check_visible(VERB)?;
     let failed = |errno| refuse(job, errno);
     match how {
         How::End(_) => {
@@ -177,6 +175,8 @@ fn end(jobs: &[&Job], grace: Duration, ui: &Ui, fail: &mut impl FnMut(&Error)) -
         let (grace, count) = (show_duration(grace), left.len());
         if undead.iter().any(|member| member.job == number) {
             fail(&job.error(VERB, &format!("it is still running {} after SIGKILL", show_duration(TIME_TO_DIE))));
+        } else if let Err(error) = job.check_ended(VERB) {
+            fail(&error);
         } else if left.contains(&job.pid()) {
             let (others, were) = match count - 1 {
                 0 => (String::new(), "was"),

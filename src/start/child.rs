@@ -16,19 +16,18 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::Signal;
-use nix::sys::stat::umask;
 use nix::unistd::{Pid, chdir, setpgid, setsid};
 
 use crate::jobs::record::{JobId, Process, Tracker};
 use crate::start::pidfile::HeldPidFile;
-use crate::start::plan::Plan;
+use crate::start::plan::{Place, Plan};
 use crate::start::report::{GivenUp, Report, Role, Step};
 use crate::start::request::Sequence;
 use crate::start::streams::Redirection;
 use crate::start::tracker;
 use crate::sys::descriptors::redirect;
 use crate::sys::proc::{own_start_time, time_since_boot};
-use crate::sys::process::reap;
+use crate::sys::process::{reap, set_umask};
 use crate::sys::signals;
 use crate::sys::spawn::spawn;
 use crate::term::format::now_in_ms;
@@ -136,9 +135,11 @@ impl<'a> Child<'a> {
     /// Notes who the job is: this process, which was made after `before`. Without a start time, it could not be told from
     /// others, and is not recorded.
     fn identify_job(self, before: Duration) {
-        let pid_namespace = self.plan.place.as_ref().map_or(None, |place| place.pid_namespace);
+        let namespaces = |place: &Place| (place.pid_namespace, place.time_namespace);
+        let (pid_namespace, time_namespace) = self.plan.place.as_ref().map_or((None, None), namespaces);
         if let Some(start_time) = own_start_time(&(before..=time_since_boot())) {
-            self.report.job.set(JobId { pid: Pid::this(), start_time, pid_namespace, started_at_ms: now_in_ms() });
+            let (pid, started_at_ms) = (Pid::this(), now_in_ms());
+            self.report.job.set(JobId { pid, start_time, pid_namespace, time_namespace, started_at_ms });
         }
     }
 
@@ -150,7 +151,7 @@ impl<'a> Child<'a> {
             check(chdir(directory.as_c_str()), Step::Directory)?;
             self.note(Step::Directory, None);
         }
-        umask(plan.umask);
+        check(set_umask(plan.umask), Step::Umask)?;
         self.note(Step::Umask, None);
         check(plan.closer.close(&plan.open, log.as_ref().map(AsRawFd::as_raw_fd)), Step::Close)?;
         self.note(Step::Close, None);
@@ -214,8 +215,8 @@ impl<'a> Child<'a> {
             self.report.has_pidfile.store(true, Ordering::Release);
         };
         let taken = pidfile.take(note);
-        if taken.is_err() {
-            // None is held.
+        if taken.is_err() && !self.report.is_pidfile_new.load(Ordering::Acquire) {
+            // Nothing was made.
             self.report.has_pidfile.store(false, Ordering::Release);
         }
         let held = taken.map_err(GivenUp::Pidfile)?;

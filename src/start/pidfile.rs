@@ -18,7 +18,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, lstat};
 use nix::sys::uio::{pread, pwrite};
-use nix::unistd::{Pid, ftruncate, unlink};
+use nix::unistd::{Pid, ftruncate, geteuid, unlink};
 
 use crate::error::{Error, reason};
 use crate::jobs::directory::was_changed_since;
@@ -57,6 +57,8 @@ pub enum Fault {
     NotRegular,
     IsStream,
     OtherContent,
+    /// It belongs to this user, who could write anything into a file that root trusts.
+    Foreign(u32),
     /// By this process; 0 where that cannot be seen from here.
     Held(i32),
     KeepsChanging,
@@ -97,13 +99,10 @@ impl PidFile {
         };
         note(is_new);
         // The umask is the command's by now. The next start must be able to open it.
-        let made = if is_new { fchmod(&low, self.mode) } else { Ok(()) };
-        let file = made.and_then(|()| duplicate_from(&low, LOWEST_DESCRIPTOR)).inspect_err(|_| {
-            // Another start may have locked it meanwhile.
-            if is_new && fcntl(&low, FcntlArg::F_SETLK(&whole_file())).is_ok() {
-                let _ = unlink(self.path.as_c_str());
-            }
-        })?;
+        if is_new {
+            fchmod(&low, self.mode)?;
+        }
+        let file = duplicate_from(&low, LOWEST_DESCRIPTOR)?;
         Ok(HeldPidFile { path: &self.path, file, is_new })
     }
 
@@ -113,6 +112,9 @@ impl PidFile {
         if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
             return Err(Fault::NotRegular);
         }
+        if geteuid().is_root() && status.st_uid != 0 {
+            return Err(Fault::Foreign(status.st_uid));
+        }
         if self.streams.contains(&(status.st_dev, status.st_ino)) {
             return Err(Fault::IsStream);
         }
@@ -121,7 +123,6 @@ impl PidFile {
                 if !held.holds_at_most_a_pid(&status) {
                     return Err(Fault::OtherContent);
                 }
-                // Taken back only by who has the lock: another start may have locked a file that this one has made.
                 held.write().inspect_err(|_| held.give_back()).map_err(Fault::Write)?;
                 Ok(true)
             }
@@ -136,17 +137,22 @@ impl PidFile {
         }
     }
 
-    /// Takes the file back after the process `pid`, which was about to take it, was killed. `is_new`: that process is known
-    /// to have made it; else it may have, if the file is empty and younger than the start. A file that another start has
-    /// taken since is left alone.
+    /// Takes the file back after the process `pid`, which was about to take it, has failed or was killed. `is_new`: that
+    /// process is known to have made it; else it may have, if the file is empty and younger than the start. A file that
+    /// another start has locked since is left alone.
     pub fn take_back_from(&self, pid: Pid, is_new: bool, started_at_ms: u64) {
         let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let Ok(file) = open(self.path.as_c_str(), flags, Mode::empty()) else { return };
         let Ok(status) = fstat(&file) else { return };
         let is_new = is_new || status.st_size == 0 && was_changed_since(&status, started_at_ms);
         let held = HeldPidFile { path: &self.path, file, is_new };
-        let is_locked = fcntl(&held.file, FcntlArg::F_SETLK(&whole_file())).is_ok();
-        if is_locked && held.is_in_place(&status) && held.holds_nothing_or(pid, &status) {
+        let is_free = match fcntl(&held.file, FcntlArg::F_SETLK(&whole_file())) {
+            Err(Errno::EACCES | Errno::EAGAIN) => false,
+            // Where nothing can be locked, no other start has written its PID.
+            Err(_) => status.st_size == 0,
+            Ok(_) => true,
+        };
+        if is_free && held.is_in_place(&status) && held.holds_nothing_or(pid, &status) {
             held.give_back();
         }
     }
@@ -165,6 +171,7 @@ impl PidFile {
             Fault::Held(0) => refuse("another process has locked it"),
             Fault::Held(pid) => refuse(&format!("process {pid} has locked it")),
             Fault::KeepsChanging => refuse("other processes keep replacing it"),
+            Fault::Foreign(user) => refuse(&format!("it belongs to user {user}")),
         }
     }
 }
@@ -181,8 +188,8 @@ impl HeldPidFile<'_> {
         let mut content = [0; LONGEST_CONTENT];
         let length = pread(&self.file, &mut content, 0).unwrap_or(LONGEST_CONTENT);
         let content = content.get(..length).unwrap_or_default().trim_ascii();
-        usize::try_from(status.st_size).is_ok_and(|size| size < LONGEST_CONTENT)
-            && content.iter().all(u8::is_ascii_digit)
+        let is_pid = || str::from_utf8(content).is_ok_and(|digits| digits.parse::<u32>().is_ok());
+        usize::try_from(status.st_size).is_ok_and(|size| size < LONGEST_CONTENT) && (content.is_empty() || is_pid())
     }
 
     fn holds_nothing_or(&self, pid: Pid, status: &FileStat) -> bool {

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::Mode;
 use nix::unistd::gethostname;
 
 use crate::error::{Error, reason};
@@ -23,6 +23,7 @@ use crate::start::streams::{Streams, descriptors_to_keep, open_null};
 use crate::sys::descriptors::{Closer, count_others};
 use crate::sys::exec::to_c_string;
 use crate::sys::proc;
+use crate::sys::process::set_umask;
 use crate::sys::signals::Disposition;
 use crate::sys::spawn::Stack;
 use crate::term::text::quote;
@@ -58,6 +59,7 @@ pub struct Place {
     pub directory: StateDirectory,
     pub boot_id: String,
     pub pid_namespace: Option<u64>,
+    pub time_namespace: Option<u64>,
     pub journal: nix::Result<Journal>,
 }
 
@@ -96,7 +98,8 @@ impl Plan {
         let notifier = if request.tracking == Tracking::Notify { Some(notify::find_program()?) } else { None };
         let null = if is_tracked { Some(open_null()?) } else { None };
         // From here on, what is made is detach's own, and for the user alone. The new process sets the umask of the command.
-        let caller_umask = umask(Mode::from_bits_truncate(0o077));
+        let own_umask = Mode::from_bits_truncate(0o077);
+        let caller_umask = set_umask(own_umask).map_err(|errno| Error::step("set the umask", errno))?;
         let place = Place::find();
         let name = name::of_job(request);
         if let Err(error) = &place
@@ -165,7 +168,8 @@ impl Place {
         let journal = boot_id.as_ref().map_err(|errno| *errno);
         let journal = journal.and_then(|boot_id| Journal::open(&directory, boot_id));
         let boot_id = boot_id.unwrap_or_default();
-        Ok(Self { directory, boot_id, pid_namespace: proc::pid_namespace().ok(), journal })
+        let (pid_namespace, time_namespace) = (proc::pid_namespace().ok(), proc::time_namespace().ok());
+        Ok(Self { directory, boot_id, pid_namespace, time_namespace, journal })
     }
 
     fn descriptors(&self) -> impl Iterator<Item = RawFd> {

@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::stat::{FileStat, SFlag, fstat, makedev};
+use nix::sys::stat::{FileStat, SFlag, fstat};
 use nix::unistd::{Whence, isatty, lseek};
 
 use crate::error::Error;
 use crate::jobs::record::{Stream, Text};
 use crate::start::request::Target;
-use crate::sys::descriptors::{is_open, standard_streams};
+use crate::sys::descriptors::{is_null_device, is_open, standard_streams};
 use crate::sys::errno;
 
 const NULL: &str = "/dev/null";
@@ -312,11 +312,6 @@ fn file_type(status: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT
 }
 
-/// /dev/null is character device 1:3: null(4).
-fn is_null_device(status: &FileStat) -> bool {
-    file_type(status) == SFlag::S_IFCHR && status.st_rdev == makedev(1, 3)
-}
-
 /// Whether `stream` is a terminal, including one that has hung up: that answers every question with EIO.
 fn is_terminal(stream: BorrowedFd) -> bool {
     match isatty(stream) {
@@ -346,6 +341,10 @@ fn open_output(path: &Path) -> Result<Opened, Error> {
 fn open(options: &mut OpenOptions, path: &Path) -> nix::Result<Opened> {
     let file = options.custom_flags(libc::O_NOCTTY).open(path).map_err(|error| errno(&error))?;
     let status = fstat(&file)?;
+    // Something else in its place would keep what is to be discarded.
+    if path == Path::new(NULL) && !is_null_device(&status) {
+        return Err(Errno::ENODEV);
+    }
     // A directory can be opened for reading; the command would only learn that when it reads.
     if file_type(&status) == SFlag::S_IFDIR {
         return Err(Errno::EISDIR);

@@ -50,22 +50,25 @@ pub fn execute(plan: &Plan, report: &Report, begin: Duration) -> Errno {
     if let Err(errno) = prepare() {
         return errno;
     }
-    let mut numbers = [(); 6].map(|()| FixedText::<24>::new());
-    let values =
-        [u64::from(id.pid.as_raw().unsigned_abs()), id.start_time, id.pid_namespace.unwrap_or(0), id.started_at_ms];
+    let mut numbers = [(); 7].map(|()| FixedText::<24>::new());
+    let pid = u64::from(id.pid.as_raw().unsigned_abs());
+    let [pid_namespace, time_namespace] = [id.pid_namespace, id.time_namespace].map(Option::unwrap_or_default);
+    let values = [pid, id.start_time, pid_namespace, time_namespace, id.started_at_ms];
     let session = u64::from(session.as_raw().unsigned_abs());
     let begin = u64::try_from(begin.as_millis()).unwrap_or(u64::MAX);
     for (text, value) in numbers.iter_mut().zip(values.into_iter().chain([session, begin])) {
         // It has room for any number of 64 bits.
         let _ = write!(text, "{value}");
     }
-    let [pid, start_time, pid_namespace, started_at_ms, session, begin] = numbers.each_ref().map(FixedText::as_c_str);
+    let [pid, start_time, pid_namespace, time_namespace, started_at_ms, session, begin] =
+        numbers.each_ref().map(FixedText::as_c_str);
     let boot_id = tracking.boot_id.as_c_str();
-    let words = [c"detach", WORD, boot_id, pid, start_time, pid_namespace, started_at_ms, session, begin];
+    let words =
+        [c"detach", WORD, boot_id, pid, start_time, pid_namespace, time_namespace, started_at_ms, session, begin];
     match &tracking.notifier {
         None => execute_here(THIS_PROGRAM, &words),
         Some(notifier) => {
-            let mut all = [c""; 11];
+            let mut all = [c""; 12];
             for (place, word) in
                 all.iter_mut().zip(words.iter().chain(&[notifier.as_c_str(), tracking.name.as_c_str()]))
             {
@@ -85,9 +88,9 @@ pub fn run(words: &[OsString]) -> Option<u8> {
     let boot_id = words.next()?.to_str()?;
     let mut number = || words.next()?.to_str()?.parse::<u64>().ok();
     let pid = Pid::from_raw(i32::try_from(number()?).ok()?);
-    let (start_time, pid_namespace) = (number()?, number()?);
-    let pid_namespace = (pid_namespace > 0).then_some(pid_namespace);
-    let id = JobId { pid, start_time, pid_namespace, started_at_ms: number()? };
+    let (start_time, namespaces) = (number()?, [number()?, number()?]);
+    let [pid_namespace, time_namespace] = namespaces.map(|namespace| (namespace > 0).then_some(namespace));
+    let id = JobId { pid, start_time, pid_namespace, time_namespace, started_at_ms: number()? };
     let session = Pid::from_raw(i32::try_from(number()?).ok()?);
     let begin = Duration::from_millis(number()?);
     let notifier = words.next().zip(words.next());
@@ -137,11 +140,11 @@ fn append(boot_id: &str, event: impl Fn(&StateDirectory, &Journal) -> nix::Resul
 }
 
 /// Whether no process is left in a session. One without children is not looked for: all that the command has started
-/// becomes a child of this process at last, which is a subreaper.
+/// becomes a child of this process at last, which is a subreaper. Where /proc does not show all processes, that alone counts.
 fn is_empty(session: Pid) -> bool {
     while let Ok(Some(_)) = reap_any(Wait::Return) {}
     if matches!(reap_any(Wait::Return), Err(Errno::ECHILD)) {
         return true;
     }
-    count_in_session(session) == 0
+    count_in_session(session) == Some(0)
 }

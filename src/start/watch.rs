@@ -108,7 +108,7 @@ pub fn watch_tracked(
 ) -> nix::Result<Watched> {
     let signals = Interrupts::open(ignored)?;
     // A command that has ended already may have left its PID to another process: then its end is recorded.
-    let command = Held::if_is(pid, |_| true)?.filter(|_| recorded_end().is_none());
+    let command = Held::open(pid)?.filter(|_| recorded_end().is_none());
     while let Some(command) = &command {
         if let Some(signal) = signals.take()? {
             return Ok(Watched::Interrupted(signal));

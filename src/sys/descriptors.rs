@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use nix::sys::stat::{FileStat, SFlag, makedev};
 
 use crate::sys::errno;
 
@@ -26,6 +27,11 @@ pub fn redirect(from: RawFd, to: RawFd) -> nix::Result<()> {
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD takes no pointer and fails with EBADF for a descriptor that is not open.
     unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
+/// Whether a file is the null device, character device 1:3: null(4).
+pub fn is_null_device(status: &FileStat) -> bool {
+    SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR && status.st_rdev == makedev(1, 3)
 }
 
 /// Another descriptor of `file`, the lowest free one from `lowest` on, which stays open across an exec.

@@ -5,10 +5,11 @@
 
 use std::os::fd::IntoRawFd;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::libc;
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 
 use crate::sys::{descriptors, signals};
 
@@ -27,7 +28,11 @@ pub fn prepare() -> nix::Result<Stdout> {
     for stream in 0..=2 {
         if !descriptors::is_open(stream) {
             // It gets the lowest free number, which is that of the stream, and stays open to the end.
-            let _ = open("/dev/null", OFlag::O_RDWR, Mode::empty())?.into_raw_fd();
+            let null = open("/dev/null", OFlag::O_RDWR, Mode::empty())?;
+            if !descriptors::is_null_device(&fstat(&null)?) {
+                return Err(Errno::ENODEV);
+            }
+            let _ = null.into_raw_fd();
         }
     }
     signals::ignore(Signal::SIGPIPE)?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::sys::signal::{kill, killpg};
 use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, read};
@@ -85,8 +86,8 @@ impl Stat {
 /// Reads /proc/PID/stat; `None` when there is no such process, or none that is visible.
 pub fn stat(pid: Pid) -> nix::Result<Option<Stat>> {
     match read_line::<LONGEST_STAT>(&format!("/proc/{pid}/stat")) {
-        // It ended before the open(2), or between that and the read(2).
-        Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+        // It ended before the open(2), or between that and the read(2); or /proc is mounted with `hidepid`: proc(5).
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EPERM | Errno::EACCES) => Ok(None),
         other => Ok(parse_stat(&other?)),
     }
 }
@@ -94,6 +95,22 @@ pub fn stat(pid: Pid) -> nix::Result<Option<Stat>> {
 /// Whether a visible process has this PID and has not ended.
 pub fn is_alive(pid: Pid) -> bool {
     stat(pid).is_ok_and(|stat| stat.is_some_and(|stat| !stat.is_dead()))
+}
+
+/// Whether a process has this PID, be it visible in /proc or not: only kill(2) says that a process is gone.
+pub fn exists(pid: Pid) -> bool {
+    kill(pid, None) != Err(Errno::ESRCH)
+}
+
+/// Whether a process is in the process group of this number, be it visible in /proc or not.
+pub fn is_group(number: Pid) -> bool {
+    killpg(number, None) != Err(Errno::ESRCH)
+}
+
+/// Whether /proc shows all processes of this PID namespace. Each has a process 1, and where /proc is mounted with `hidepid`,
+/// only its user sees it.
+pub fn shows_all() -> bool {
+    visible_pid_namespace().is_ok() && stat(Pid::from_raw(1)).is_ok_and(|stat| stat.is_some())
 }
 
 /// The PIDs of all visible processes.
@@ -130,13 +147,23 @@ pub fn boot_id() -> nix::Result<String> {
 
 /// The number of the PID namespace of this process: pid_namespaces(7).
 pub fn pid_namespace() -> nix::Result<u64> {
-    let name = fs::read_link("/proc/self/ns/pid").map_err(|error| errno(&error))?;
-    let number = name.to_str().and_then(|name| name.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok());
-    number.ok_or(Errno::EINVAL)
+    namespace("pid")
 }
 
-/// Like [`pid_namespace`], for callers that inspect other processes. Fails with ESRCH where /proc belongs to another
-/// namespace, where the same PID means another process.
+/// The number of the time namespace of this process, in which its start times count: time_namespaces(7). Fails with ENOENT
+/// where the kernel has none.
+pub fn time_namespace() -> nix::Result<u64> {
+    namespace("time")
+}
+
+fn namespace(kind: &str) -> nix::Result<u64> {
+    let name = fs::read_link(format!("/proc/self/ns/{kind}")).map_err(|error| errno(&error))?;
+    let number = |name: &str| name.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok();
+    name.to_str().and_then(number).ok_or(Errno::EINVAL)
+}
+
+/// Like [`pid_namespace`], for callers that inspect other processes. Fails with ENOENT where /proc is not mounted, and with
+/// ESRCH where it belongs to another namespace, where the same PID means another process.
 pub fn visible_pid_namespace() -> nix::Result<u64> {
     let this = fs::read_link("/proc/self").map_err(|error| errno(&error))?;
     if this.as_os_str().to_str() == Some(&Pid::this().to_string()) { pid_namespace() } else { Err(Errno::ESRCH) }

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::sys::proc::{self, Stat};
@@ -86,15 +87,19 @@ pub struct Held {
 }
 
 impl Held {
+    /// The process that has `pid` now, if there is one.
+    pub fn open(pid: Pid) -> nix::Result<Option<Self>> {
+        match open_pidfd(pid) {
+            Err(Errno::ESRCH) => Ok(None),
+            other => other.map(|pidfd| Some(Self { pid, pidfd })),
+        }
+    }
+
     /// The process that has `pid` now, if it lives and `is_wanted`: that is asked when its PID can no longer come to mean
     /// another one.
     pub fn if_is(pid: Pid, is_wanted: impl Fn(&Stat) -> bool) -> nix::Result<Option<Self>> {
-        let pidfd = match open_pidfd(pid) {
-            Err(Errno::ESRCH) => return Ok(None),
-            other => other?,
-        };
+        let Some(held) = Self::open(pid)? else { return Ok(None) };
         let is_it = proc::stat(pid)?.is_some_and(|stat| !stat.is_dead() && is_wanted(&stat));
-        let held = Self { pid, pidfd };
         // A process that ended between the open and the look may have left its PID to the one that was looked at.
         Ok((is_it && held.exists()).then_some(held))
     }
@@ -162,6 +167,14 @@ fn send_signal(pidfd: &OwnedFd, signal: i32, flags: u32) -> nix::Result<()> {
     // SAFETY: without information about the sender, the kernel fills that in as for kill(2).
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, flags) };
     Errno::result(result).map(drop)
+}
+
+/// Sets the file mode creation mask, and returns the old one: umask(2). Only a filter of system calls can refuse that; the
+/// function of nix would end the program then.
+pub fn set_umask(mask: Mode) -> nix::Result<Mode> {
+    // SAFETY: umask takes no pointer.
+    let old = unsafe { libc::umask(mask.bits()) };
+    Mode::from_bits(old).ok_or_else(Errno::last)
 }
 
 /// Lets this process have as many descriptors as it may: getrlimit(2).

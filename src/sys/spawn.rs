@@ -91,18 +91,20 @@ impl Borrower {
 /// No signal but SIGKILL may reach either process meanwhile: the caller has blocked all others.
 ///
 /// # Errors
-/// Those of clone(2); ENOSYS where the kernel does not share the memory. An emulator such as qemu-user makes a fork of
-/// this: the child's reports would be lost. It is killed then.
-pub fn spawn(stack: &Stack, borrower: &Borrower, mut body: &mut dyn FnMut()) -> nix::Result<Pid> {
+/// Those of clone(2); ENOSYS where the memory is not shared. valgrind and qemu-user make a fork of this: the reports of the
+/// child would be lost. It does nothing then, or is killed at once.
+pub fn spawn(stack: &Stack, borrower: &Borrower, body: &mut dyn FnMut()) -> nix::Result<Pid> {
+    borrower.pid.store(0, Ordering::Release);
     borrower.borrowing.store(1, Ordering::Release);
     let flags =
         libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
-    let argument = (&raw mut body).cast::<c_void>();
+    let mut beginning = Beginning { borrower, body };
+    let argument = (&raw mut beginning).cast::<c_void>();
     let (pid, borrowing) = (borrower.pid.as_ptr(), borrower.borrowing.as_ptr());
     let no_tls = null_mut::<c_void>();
     // SAFETY: the child has a stack of its own. CLONE_VFORK holds this thread until the child has left the memory, and
     // there is no other thread. If this process is killed while it stands still, its own parent may run beside the
-    // child: it only reads what the child reads, and both write atomics alone. `body` stays where it is, since the
+    // child: it only reads what the child reads, and both write atomics alone. `beginning` stays where it is, since the
     // stack of a process that was killed is never unmapped.
     let child = unsafe { libc::clone(run_body, stack.top.as_ptr(), flags, argument, pid, no_tls, borrowing) };
     let child = Errno::result(child).map(Pid::from_raw)?;
@@ -115,10 +117,20 @@ pub fn spawn(stack: &Stack, borrower: &Borrower, mut body: &mut dyn FnMut()) -> 
     Ok(child)
 }
 
+/// What the child gets to know.
+struct Beginning<'a> {
+    borrower: &'a Borrower,
+    body: &'a mut dyn FnMut(),
+}
+
 /// Where the child begins.
 extern "C" fn run_body(argument: *mut c_void) -> c_int {
-    // SAFETY: `spawn` passes the address of its `body`, which is valid until the child has left the memory.
-    let body = unsafe { &mut *argument.cast::<&mut dyn FnMut()>() };
-    body();
+    // SAFETY: `spawn` passes the address of its `beginning`, which is valid until the child has left the memory.
+    let beginning = unsafe { &mut *argument.cast::<Beginning>() };
+    // The kernel writes the PID to the memory of the parent. A child that does not see it has a copy from before, as after
+    // fork(2), and leaves everything alone: the parent does not stand still, and would learn nothing.
+    if beginning.borrower.pid().is_some() {
+        (beginning.body)();
+    }
     1
 }

@@ -70,6 +70,23 @@ pub fn is_blank(name: &OsStr) -> bool {
     name.as_bytes().utf8_chunks().all(is_blank)
 }
 
+/// JSON in which everything is escaped that a terminal could take for a command or would not show. Only strings hold such
+/// characters.
+pub fn escape_json(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if letter.is_control() || is_invisible(letter) {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        } else {
+            text.push(letter);
+        }
+    }
+    text
+}
+
 /// Characters that change the order of a text (Unicode UAX #9), or that nobody would see in it.
 fn is_invisible(letter: char) -> bool {
     matches!(

@@ -396,3 +396,62 @@ fn failed_second_fork_is_named() {
     Run::of(command.args(["--full", "sleep", "60"])).fails(125, stderr);
     sandbox.jobs(0);
 }
+
+#[test]
+fn null_device_is_not_made_and_nothing_takes_its_place() {
+    requires!(root, unshare);
+    let sandbox = Sandbox::new();
+    // A /dev without null, and with a file of that name.
+    let script = "mount -t tmpfs none /dev || exit 99
+        for round in 1 2; do
+            detach --full sleep 60; detach -o /dev/null sleep 60; detach -i /dev/null -o out sleep 60; detach -t -o out true
+            detach sleep 60 <&-
+            ls /dev; echo kept > /dev/null
+        done
+        detach --full sleep 60; cat /dev/null";
+    let run = Run::of(sandbox.command("unshare").args(["--mount", "sh", "-c", script])).exits(0);
+    let errors = |reason: &str| {
+        [
+            "write output to '/dev/null'",
+            "write output to '/dev/null'",
+            "read input from '/dev/null'",
+            "open '/dev/null'",
+        ]
+        .map(|what| format!("detach: cannot {what}: {reason}\n"))
+        .concat()
+            + &format!("detach: cannot open /dev/null for a closed stream: {reason}\n")
+    };
+    let [missing, other] = ["no such file or directory", "no such device"].map(errors);
+    assert_eq!(run.stderr, format!("{missing}{other}detach: cannot write output to '/dev/null': no such device\n"));
+    assert_eq!(run.stdout, "null\nkept\n");
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn signal_reaches_a_command_that_has_moved_to_another_process_group() {
+    requires!(perl);
+    let sandbox = Sandbox::new();
+    // The group of another process of its session. Nothing is left in its own.
+    let script = "my $other = fork; unless ($other) { setpgrp; sleep 60; exit }
+        select undef, undef, undef, 0.001 until getpgrp $other == $other;
+        $SIG{TERM} = sub { open my $got, '>', 'got'; exit };
+        setpgrp 0, $other or die; open my $ready, '>', 'ready'; close $ready; sleep 60 while 1";
+    let start = || {
+        sandbox.remove("ready");
+        let job = sandbox.job(["--full", "-C", &sandbox.work("").display().to_string(), "perl", "-e", script]);
+        eventually(|| sandbox.work("ready").exists());
+        assert_ne!(job.group(), job.pid.as_raw());
+        job
+    };
+    let job = start();
+    let note = format!("detach: sent SIGTERM to 'perl' (PID {})", job.pid);
+    sandbox.detach(["-v", "--stop", "--signal", "TERM", &job.pid.to_string()]).warns(&note);
+    eventually(|| job.is_dead());
+    assert!(sandbox.work("got").exists());
+    sandbox.detach(["--stop", &job.pid.to_string()]).succeeds_silently();
+    sandbox.remove("got");
+    let job = start();
+    let note = format!("detach: 'perl' (PID {}) ended", job.pid);
+    sandbox.detach(["-v", "--stop", &job.pid.to_string()]).warns(&note);
+    assert!(sandbox.work("got").exists());
+}

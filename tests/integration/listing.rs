@@ -271,6 +271,21 @@ fn process_with_the_pid_of_an_ended_job_is_no_job() {
 }
 
 #[test]
+fn json_holds_no_control_characters() {
+    let sandbox = Sandbox::new();
+    let name = "a\u{7f}b\u{9b}c\u{202e}d\u{e0041}é";
+    let json = sandbox.detach(["--json", "-N", name, "sleep", "60"]).succeeds();
+    let list = sandbox.detach(["--list", "--json"]).succeeds();
+    let check = sandbox.detach(["--check", "--json", name]).succeeds();
+    for json in [&json, &list] {
+        assert!(json.contains(r#""name":"a\u007fb\u009bc\u202ed\udb40\udc41é""#), "{json}");
+        let value: Value = serde_json::from_str(json).unwrap();
+        assert_eq!(value["name"], name);
+    }
+    assert!(!check.trim_end().contains(char::is_control), "{check}");
+}
+
+#[test]
 fn damaged_record_is_reported_and_hides_no_other() {
     let sandbox = Sandbox::new();
     let job = sandbox.job(["sleep", "60"]);
@@ -361,7 +376,8 @@ fn list_on_a_terminal_reports_large_logs_of_ended_jobs() {
     let log = sandbox.log_file();
     let grow = |bytes| fs::File::options().write(true).open(&log).unwrap().set_len(bytes).unwrap();
     let mut terminal = Terminal::open(&sandbox);
-    let line = "detach: logs of ended jobs take up 100 MiB; 'detach --prune' removes jobs that ended more than 7 days ago\r\n";
+    let line =
+        "detach: logs of ended jobs take up 100 MiB; 'detach --prune' removes jobs that ended more than 7 days ago\r\n";
     let limit = 100 * 1024 * 1024;
     grow(limit + 1);
     assert!(!terminal.succeeds("detach --list").contains(line));

@@ -14,6 +14,8 @@ mod completions;
 mod daemon;
 mod documents;
 mod failures;
+#[cfg(target_arch = "x86_64")]
+mod faults;
 mod hardening;
 mod hints;
 mod joining;
@@ -33,4 +35,5 @@ mod stopping;
 mod streams;
 mod survival;
 mod tracking;
+mod visibility;
 mod watching;

@@ -2,7 +2,7 @@
 //!
 //! The lock alone decides whether a pidfile is in use, never the number in it.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::process::Stdio;
 
 use crate::support::{DETACH, Process, Run, Sandbox, mode, process_named_in, sleeper};
@@ -168,7 +168,8 @@ fn pidfile_that_is_not_a_regular_file_is_refused() {
 fn file_with_other_content_is_refused_as_pidfile() {
     let sandbox = Sandbox::new();
     let path = sandbox.work("notes");
-    for content in ["precious\n".to_owned(), "1".repeat(32)] {
+    for content in ["precious\n".to_owned(), "1".repeat(32), "1".repeat(30), "12\n34\n".to_owned(), "12 34".to_owned()]
+    {
         sandbox.write("notes", &content);
         let stderr = format!("detach: cannot use pidfile '{}': it contains something other than a PID", path.display());
         sandbox.detach(["--pidfile", "notes", "sleep", "60"]).fails(125, &stderr);
@@ -200,6 +201,53 @@ fn failed_start_leaves_no_pidfile() {
     }
     Run::of(sandbox.command(DETACH).env_remove("HOME").args(["--pidfile", "pid", "true"])).exits(125);
     assert!(!sandbox.work("pid").exists());
+}
+
+#[test]
+fn new_pidfile_that_cannot_be_locked_or_written_is_taken_back() {
+    requires!(strace);
+    let sandbox = Sandbox::new();
+    let path = sandbox.work("pid").display().to_string();
+    for (call, fault, sentence) in [
+        // Once, or always. In a debug build, every descriptor that is closed is looked at with fcntl(2) before.
+        ("fcntl", "error=ENOLCK:when=3", format!("cannot use pidfile '{path}': no record locks available")),
+        ("fcntl", "error=ENOLCK:when=2+", format!("cannot use pidfile '{path}': no record locks available")),
+        ("fcntl", "error=EMFILE:when=1", format!("cannot use pidfile '{path}': too many open files")),
+        ("fchmod", "error=EIO", format!("cannot use pidfile '{path}': I/O error")),
+        ("ftruncate", "error=EIO", format!("cannot write pidfile '{path}': I/O error")),
+        ("pwrite64", "error=ENOSPC", format!("cannot write pidfile '{path}': no space left on device")),
+        ("pwrite64", "retval=1", format!("cannot write pidfile '{path}': no space left on device")),
+    ] {
+        let trace = format!("strace -f -o trace -P {path} -e trace={call} -e inject={call}:{fault}");
+        sandbox
+            .sh(&format!("{trace} detach -o /dev/null --pidfile pid sleep 60"))
+            .fails(125, &format!("detach: {sentence}"));
+        assert!(!sandbox.work("pid").exists(), "{call} {fault}");
+        sandbox.assert_nothing_left();
+    }
+}
+
+#[test]
+fn pidfile_relative_to_a_directory_that_is_gone_is_refused() {
+    let sandbox = Sandbox::new();
+    // It would be made in the directory of the command.
+    let run = sandbox.sh("mkdir gone && cd gone && rmdir ../gone && detach --full -C .. --pidfile pid sleep 60");
+    run.fails(125, "detach: cannot use pidfile 'pid': no such file or directory");
+    assert!(!sandbox.work("pid").exists());
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn pidfile_of_another_user_is_refused_by_root() {
+    requires!(root);
+    let sandbox = Sandbox::new();
+    let path = sandbox.work("pid");
+    sandbox.write("pid", "7\n");
+    chown(&path, Some(54321), None).unwrap();
+    let stderr = format!("detach: cannot use pidfile '{}': it belongs to user 54321", path.display());
+    sandbox.detach(["--pidfile", "pid", "sleep", "60"]).fails(125, &stderr);
+    assert_eq!(sandbox.read("pid"), "7\n");
+    sandbox.assert_nothing_left();
 }
 
 #[test]

@@ -471,6 +471,7 @@ fn start_opens_only_what_it_needs() {
         "openat /proc/sys/kernel/random/boot_id",
         &format!("openat {}", storage::record_file_of(&job)),
         "readlink /proc/self/ns/pid",
+        "readlink /proc/self/ns/time",
         "clone",
     ];
     assert_eq!(calls, expected, "{trace}");

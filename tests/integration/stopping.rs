@@ -254,7 +254,7 @@ ctypes.CDLL(None).syscall(60, 0)";
     eventually(|| job.stat(20).is_none_or(|threads| threads == "1" || threads == "0"));
 }
 
-const ELSEWHERE: &str = "it was started on another machine or in another PID namespace";
+const ELSEWHERE: &str = "it was started on another machine or in another PID or time namespace";
 
 #[test]
 fn job_of_another_pid_namespace_is_left_alone() {

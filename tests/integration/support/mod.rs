@@ -7,8 +7,11 @@
 
 #[macro_use]
 mod requirements;
+#[cfg(target_arch = "x86_64")]
+pub mod faults;
 pub mod help;
 mod jobs;
+pub mod killing;
 pub mod peers;
 mod prediction;
 mod process;
@@ -17,6 +20,8 @@ mod sandbox;
 pub mod storage;
 pub mod survival;
 mod terminal;
+#[cfg(target_arch = "x86_64")]
+pub mod tracer;
 mod wait;
 
 use std::ffi::OsStr;

@@ -185,6 +185,13 @@ pub fn all_pids() -> Vec<i32> {
     names.filter_map(|name| name.to_str()?.parse().ok()).collect()
 }
 
+/// The living processes with this variable in their environment: `NAME=VALUE`.
+pub fn with_variable(variable: &str) -> Vec<Process> {
+    let has_it =
+        |pid: &i32| environment(Pid::from_raw(*pid)).split(|byte| *byte == 0).any(|other| other == variable.as_bytes());
+    all_pids().into_iter().filter(has_it).map(Process::new).filter(Process::is_alive).collect()
+}
+
 /// A script of sh that writes its PID to `file` in one step and becomes a sleep.
 pub fn sleeper(file: &Path) -> String {
     format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60", file.display())

@@ -16,9 +16,8 @@ use std::time::Instant;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
 
-use super::process::{Process, all_pids, close_inherited_descriptors, environment};
+use super::process::{Process, close_inherited_descriptors, with_variable};
 use super::run::Run;
 use super::wait::{LIMIT, await_result};
 use super::{DETACH, storage};
@@ -222,12 +221,7 @@ impl Sandbox {
 
     /// The living processes of the sandbox.
     pub fn processes(&self) -> Vec<Process> {
-        let mark = self.mark();
-        let is_ours = |pid: &i32| {
-            let environment = environment(Pid::from_raw(*pid));
-            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-        };
-        all_pids().into_iter().filter(is_ours).map(Process::new).filter(Process::is_alive).collect()
+        with_variable(&self.mark())
     }
 }
 

@@ -106,6 +106,16 @@ fn change(sandbox: &Sandbox, change: impl Fn(&mut Value)) {
         .unwrap();
 }
 
+/// How many jobs the journal of this boot holds.
+#[allow(dead_code)]
+#[track_caller]
+pub fn count_recorded(sandbox: &Sandbox) -> usize {
+    let events = events(sandbox);
+    let is_withdrawn =
+        |start: &&Value| events.iter().any(|event| event["withdrawn"] == true && event["job"] == start["job"]);
+    events.iter().filter(|event| !event["start"].is_null()).filter(|start| !is_withdrawn(start)).count()
+}
+
 /// Asserts that a failed start has left nothing in the state directory but a journal that holds no job.
 #[track_caller]
 pub fn assert_no_record_left(sandbox: &Sandbox) {
@@ -131,6 +141,21 @@ pub fn add_older_record(sandbox: &Sandbox) {
     let mut older = only_start(sandbox);
     older["job"]["start_time"] = json!(1);
     append_event(sandbox, &older);
+}
+
+/// Adds a record of a process that had the PID of the only job in the same tick of the clock, so much earlier.
+#[allow(dead_code)]
+pub fn add_older_record_of_the_same_tick(sandbox: &Sandbox, age: Duration) {
+    let mut older = only_start(sandbox);
+    let time = older["job"]["started_at_ms"].as_u64().unwrap();
+    older["job"]["started_at_ms"] = json!(time - u64::try_from(age.as_millis()).unwrap());
+    append_event(sandbox, &older);
+}
+
+/// Makes the records ones of a version that did not know time namespaces.
+#[allow(dead_code)]
+pub fn remove_time_namespace(sandbox: &Sandbox) {
+    change(sandbox, |event| drop(event["job"].as_object_mut().unwrap().remove("time_namespace").unwrap()));
 }
 
 /// Makes the only record one of another boot of this machine.
