@@ -22,6 +22,7 @@ mod listing;
 mod names;
 mod notification;
 mod output;
+mod packaging;
 mod peers;
 mod pidfile;
 mod pruning;
