@@ -261,6 +261,8 @@ fn crate_has_what_builds_installs_and_explains_the_program() {
         "LICENSE-MIT",
         "Makefile",
         "README.md",
+        "benches/session-dark.svg",
+        "benches/session-light.svg",
         "benches/start.svg",
         "completions/_detach",
         "completions/detach.bash",
@@ -268,4 +270,7 @@ fn crate_has_what_builds_installs_and_explains_the_program() {
         "man/detach.1",
     ];
     assert_eq!(others, wanted);
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let pictures: Vec<&str> = readme.split(['(', ')', '"']).filter(|word| word.contains(".svg")).collect();
+    assert!(pictures.len() >= 3 && pictures.iter().all(|picture| others.contains(picture)), "{pictures:?}");
 }
