@@ -24,6 +24,7 @@ mod listing;
 mod names;
 mod notification;
 mod output;
+mod packaging;
 mod peers;
 mod pidfile;
 mod pruning;
