@@ -31,6 +31,7 @@ use crate::start::outcome::{Started, note_steps};
 use crate::start::plan::{Plan, Steps};
 use crate::start::report::{Report, Role, Step, explain_fork};
 use crate::sys::signals::{self, Disposition};
+use crate::systemd::scope;
 use crate::term::ui::Ui;
 
 /// How long a start on a terminal is watched unless `--settle` says otherwise: long enough for a program that cannot find
@@ -56,6 +57,7 @@ pub struct Request {
     pub pidfile: Option<PathBuf>,
     pub tracking: Tracking,
     pub watch: Watch,
+    pub scope: Scope,
     pub print_pid: bool,
     pub json: bool,
 }
@@ -77,6 +79,7 @@ impl Request {
             pidfile: None,
             tracking: Tracking::No,
             watch: Watch::Default,
+            scope: Scope::OfCaller,
             print_pid: false,
             json: false,
         }
@@ -118,6 +121,14 @@ pub enum Watch {
     ToTheEnd,
 }
 
+/// In which control group the job runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    OfCaller,
+    /// In a systemd scope of its own.
+    Own,
+}
+
 /// Starts the command. Returns the exit status of detach.
 pub fn start(request: &Request, ui: &Ui) -> Result<u8, Error> {
     let limit = match request.watch {
@@ -131,6 +142,13 @@ pub fn start(request: &Request, ui: &Ui) -> Result<u8, Error> {
     let stays = limit != Some(Duration::ZERO);
     let ignored = if stays { watch::ignored_signals() } else { Vec::new() };
     let report = Report::default();
+    if let Some(unit) = &plan.start.unit {
+        // This process and all that it starts from here on.
+        scope::enter(unit, plan.start.name.as_os_str())?;
+        if plan.reports_steps {
+            report.note_step(Step::Scope, None);
+        }
+    }
     let begun = Instant::now();
     let launched = launch(&plan, &report);
     let steps = if plan.reports_steps { report.steps(&plan) } else { Vec::new() };

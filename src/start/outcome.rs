@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use serde::Serialize;
 
 use crate::error::{FAILED, reason};
@@ -17,7 +17,10 @@ use crate::start::report::{Report, TakenStep, describe_output};
 use crate::start::streams::Output;
 use crate::start::watch::{self, Watched};
 use crate::start::{Request, Watch, hints};
-use crate::sys::{errno, signals};
+use crate::sys::{errno, proc, signals};
+use crate::systemd;
+use crate::systemd::logind::{LogoutSettings, login_user};
+use crate::systemd::logout::{self, AtLogout};
 use crate::term::format::{describe_end, exit_status, show_duration};
 use crate::term::ui::{Ui, write_data};
 
@@ -88,11 +91,25 @@ impl Started<'_> {
             let output = self.record().map_or(String::new(), |record| format!(", {}", describe_output(&record)));
             ui.note(format!("{} (PID {}){output}", self.name(), ui.strong(self.pid)));
         }
+        if ui.is_terminal() && !ui.is_quiet() {
+            self.warn_of_logout(ui);
+        }
         if Pid::this() == INIT {
             ui.warn(format!(
                 "{} will be killed when detach exits, because detach is process 1 here; use --wait",
                 self.name()
             ));
+        }
+    }
+
+    /// If the command, which is in the control group of this process, will be ended at logout. Nothing is read where no
+    /// systemd runs.
+    fn warn_of_logout(&self, ui: &Ui) {
+        let Some(group) = systemd::is_running().then(|| proc::control_group(Pid::this())).flatten() else { return };
+        let user = Some(geteuid().as_raw());
+        let settings = LogoutSettings::read(login_user(Some(&group), user));
+        if let Some(AtLogout { survives: Some(false), fact, remedy }) = logout::judge(&group, user, settings) {
+            ui.warn(format!("{} will not survive logout: {fact}; {remedy}", self.name()));
         }
     }
 

@@ -18,12 +18,13 @@ use crate::start::command::Command;
 use crate::start::notify;
 use crate::start::pidfile::PidFile;
 use crate::start::streams::{Streams, descriptors_to_keep, open_null};
-use crate::start::{Request, Sequence, Tracking, name};
+use crate::start::{Request, Scope, Sequence, Tracking, name};
 use crate::sys::descriptors::{Closer, count_others};
 use crate::sys::exec::to_c_string;
 use crate::sys::proc;
 use crate::sys::signals::Disposition;
 use crate::sys::spawn::Stack;
+use crate::systemd::scope::name_unit;
 use crate::term::text::quote;
 
 /// Everything about a start that is known beforehand.
@@ -109,7 +110,8 @@ impl Plan {
             name: to_c_string(name.clone()),
             notifier: notifier.map(|program| to_c_string(program.into_os_string())),
         });
-        let start = make_start(request, &name, directory, &streams);
+        let unit = if request.scope == Scope::Own { Some(name_unit(&name)?) } else { None };
+        let start = make_start(request, &name, directory, &streams, unit);
         let pidfile = pidfile.map(|path| PidFile::new(&path, caller_umask, streams.files()));
         let mut open: Vec<RawFd> = kept.clone();
         open.extend(streams.descriptors());
@@ -178,7 +180,13 @@ impl Place {
     }
 }
 
-fn make_start(request: &Request, name: &OsStr, directory: Option<&Path>, streams: &Streams) -> Start {
+fn make_start(
+    request: &Request,
+    name: &OsStr,
+    directory: Option<&Path>,
+    streams: &Streams,
+    unit: Option<String>,
+) -> Start {
     // As the kernel will show it.
     let directory = directory.map_or_else(env::current_dir, fs::canonicalize).ok();
     let [stdout, stderr] = streams.destinations();
@@ -189,5 +197,6 @@ fn make_start(request: &Request, name: &OsStr, directory: Option<&Path>, streams
         directory: directory.as_ref().map(Text::from),
         stdout,
         stderr,
+        unit,
     }
 }

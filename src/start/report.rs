@@ -82,6 +82,7 @@ struct Note {
 /// The steps of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    Scope,
     PrepareSignals,
     Track,
     Fork,
@@ -181,6 +182,7 @@ impl Report {
     fn describe(&self, note: Note, plan: &Plan) -> String {
         let made = || note.made.map_or(String::new(), |pid| pid.to_string());
         match note.step {
+            Step::Scope => plan.start.unit.clone().unwrap_or_default(),
             Step::PrepareSignals => "SIGHUP ignored, all others blocked".to_owned(),
             Step::Track => format!("session {}, stays as the parent of the command", made()),
             Step::Fork => format!("{}, the parent returns", self.child(Role::Intermediate)),
@@ -265,6 +267,7 @@ fn explain_step(plan: &Plan, step: Step, errno: Errno) -> Error {
             let path = plan.directory.as_ref().map(|path| OsStr::from_bytes(path.to_bytes()));
             return Error::path("change directory to", path.unwrap_or_default(), errno);
         }
+        Step::Scope => "make a scope",
         Step::PrepareSignals => "prepare signals",
         Step::Track | Step::Session => "make a new session",
         Step::SecondFork => "fork a second time",
@@ -341,6 +344,7 @@ impl Plan {
 
 fn name_of(step: Step) -> &'static str {
     match step {
+        Step::Scope => "scope",
         Step::PrepareSignals | Step::Unblock | Step::IgnoreHangup => "signals",
         Step::Track => "track",
         Step::Fork | Step::SecondFork => "fork",
