@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::facts::{Descriptor, Endpoint, Facts, OtherProcess};
 use crate::sys::proc::Handling;
-use crate::systemd::logout;
+use crate::systemd::logout::{self, Fate};
 use crate::term::text::escape;
 
 /// Whether the process outlives an event.
@@ -262,10 +262,10 @@ fn judge_logout(facts: &Facts) -> (Outcome, String, Option<&'static str>) {
     let Some(at_logout) = logout::judge(control_group, user, manager.logout) else {
         return (Outcome::Survives, "its control group does not belong to a login".into(), None);
     };
-    let outcome = match at_logout.survives {
-        Some(true) => Outcome::Survives,
-        Some(false) => Outcome::Ends,
-        None => Outcome::Perhaps,
+    let outcome = match at_logout.fate {
+        Fate::Survives => Outcome::Survives,
+        Fate::Ends => Outcome::Ends,
+        Fate::EndsWithTheLast | Fate::Unknown => Outcome::Perhaps,
     };
     (outcome, at_logout.fact, Some(at_logout.remedy))
 }

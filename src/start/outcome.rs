@@ -20,7 +20,7 @@ use crate::start::{Request, Watch, hints};
 use crate::sys::{errno, proc, signals};
 use crate::systemd;
 use crate::systemd::logind::{LogoutSettings, login_user};
-use crate::systemd::logout::{self, AtLogout};
+use crate::systemd::logout::{self, AtLogout, Fate};
 use crate::term::format::{describe_end, exit_status, show_duration};
 use crate::term::ui::{Ui, write_data};
 
@@ -102,15 +102,19 @@ impl Started<'_> {
         }
     }
 
-    /// If the command, which is in the control group of this process, will be ended at logout. Nothing is read where no
+    /// Warns if the command, which is in the control group of this process, is ended at logout. Nothing is read where no
     /// systemd runs.
     fn warn_of_logout(&self, ui: &Ui) {
         let Some(group) = systemd::is_running().then(|| proc::control_group(Pid::this())).flatten() else { return };
         let user = Some(geteuid().as_raw());
         let settings = LogoutSettings::read(login_user(Some(&group), user));
-        if let Some(AtLogout { survives: Some(false), fact, remedy }) = logout::judge(&group, user, settings) {
-            ui.warn(format!("{} will not survive logout: {fact}; {remedy}", self.name()));
-        }
+        let Some(AtLogout { fate, fact, remedy }) = logout::judge(&group, user, settings) else { return };
+        let verb = match fate {
+            Fate::Ends => "will not",
+            Fate::EndsWithTheLast => "might not",
+            Fate::Survives | Fate::Unknown => return,
+        };
+        ui.warn(format!("{} {verb} survive logout: {fact}; {remedy}", self.name()));
     }
 
     /// Stays until the command ends or the limit passes. Returns the exit status.

@@ -9,6 +9,8 @@
 mod requirements;
 pub mod help;
 mod jobs;
+pub mod logout;
+pub mod machine;
 pub mod peers;
 mod prediction;
 mod process;
