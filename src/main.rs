@@ -12,6 +12,7 @@ mod jobs;
 mod start;
 #[allow(unsafe_code)]
 mod sys;
+mod systemd;
 mod term;
 
 use std::ffi::{OsString, c_char, c_int};

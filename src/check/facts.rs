@@ -1,4 +1,4 @@
-//! What decides whether a process survives, as read from /proc (and by `logind` from the configuration of systemd).
+//! What decides whether a process survives, as read from /proc (and by `systemd` from the configuration of logind).
 //!
 //! Nothing is changed, and only files of the kernel and configuration files are opened. What cannot be read is absent.
 //! The parsers of single files are in `sys::proc`; what the facts mean is left to `judge`.
@@ -18,9 +18,10 @@ use nix::unistd::{Pid, getsid};
 
 use descriptors::{Holders, Search, list_descriptors};
 
-use super::logind::{ServiceManager, login_user};
 use crate::error::Error;
 use crate::sys::proc::{self, Handling, Stat, Status};
+use crate::systemd;
+use crate::systemd::logind::{LogoutSettings, login_user};
 
 /// All that is known of a process.
 pub struct Facts {
@@ -47,6 +48,33 @@ pub struct Facts {
     pub emulators: Vec<OtherProcess>,
     pub manager: ServiceManager,
     pub children: Vec<Child>,
+}
+
+/// What is known of the service manager of this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceManager {
+    pub is_systemd_running: bool,
+    /// elogind is logind without the rest of systemd.
+    pub is_elogind_running: bool,
+    /// systemd-oomd(8)
+    pub is_oomd_running: bool,
+    /// Those for the user of the process; empty where systemd does not run.
+    pub logout: LogoutSettings,
+}
+
+impl ServiceManager {
+    fn read(user: Option<u32>, table: &BTreeMap<Pid, Stat>) -> Self {
+        let is_elogind_running = table.values().any(|stat| stat.name.starts_with(b"elogind"));
+        if !systemd::is_running() {
+            return Self { is_elogind_running, ..Self::default() };
+        }
+        Self {
+            is_systemd_running: true,
+            is_elogind_running,
+            is_oomd_running: table.values().any(|stat| stat.name == b"systemd-oomd"),
+            logout: LogoutSettings::read(user),
+        }
+    }
 }
 
 /// What matters of another process.
@@ -87,7 +115,8 @@ impl Facts {
         // Nothing can be read of a process whose first thread has ended.
         let descriptors = if stat.state == b'Z' { None } else { list_descriptors(pid) };
         let control_group = proc::control_group(pid);
-        let manager = ServiceManager::read(login_user(control_group.as_deref(), status.as_ref()), &table);
+        let user = status.as_ref().map(|status| status.user);
+        let manager = ServiceManager::read(login_user(control_group.as_deref(), user), &table);
         let search = if manager.is_oomd_running { Search::PipesAndMasters } else { Search::Pipes };
         let holders = Holders::find(pid, &table, descriptors.as_deref().unwrap_or_default(), search);
         let is_in_group = |other: &Pid| control_group.is_some() && proc::control_group(*other) == control_group;

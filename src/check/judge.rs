@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::facts::{Descriptor, Endpoint, Facts, OtherProcess};
 use crate::sys::proc::Handling;
+use crate::systemd::logout::{self, Fate};
 use crate::term::text::escape;
 
 /// Whether the process outlives an event.
@@ -98,8 +99,7 @@ pub struct Judgement {
 
 const DETACH: &str = "start it with detach";
 const REDIRECT: &str = "start it with detach, or redirect its streams";
-const LINGER: &str = "run loginctl enable-linger";
-const USER_SERVICE: &str = "run loginctl enable-linger, then start it with systemd-run --user";
+const SCOPE: &str = "start it with detach --scope";
 
 /// Judges all hazards.
 pub fn judge(facts: &Facts) -> Judgement {
@@ -247,26 +247,6 @@ fn judge_background(facts: &Facts) -> Finding {
     }
 }
 
-/// The unit of logind or systemd that ends with a login.
-enum LoginUnit<'f> {
-    /// `session-2.scope`
-    Session(&'f [u8]),
-    /// `user@1000.service`
-    UserManager(&'f [u8]),
-}
-
-fn find_login_unit(control_group: &[u8]) -> Option<LoginUnit<'_>> {
-    control_group.split(|byte| *byte == b'/').find_map(|part| {
-        if part.starts_with(b"session-") && part.ends_with(b".scope") {
-            Some(LoginUnit::Session(part))
-        } else if part.starts_with(b"user@") && part.ends_with(b".service") {
-            Some(LoginUnit::UserManager(part))
-        } else {
-            None
-        }
-    })
-}
-
 fn judge_logout(facts: &Facts) -> (Outcome, String, Option<&'static str>) {
     let manager = &facts.manager;
     if !manager.is_systemd_running && manager.is_elogind_running {
@@ -278,28 +258,16 @@ fn judge_logout(facts: &Facts) -> (Outcome, String, Option<&'static str>) {
     let Some(control_group) = &facts.control_group else {
         return (Outcome::Perhaps, "its control group cannot be read".into(), None);
     };
-    let Some(unit) = find_login_unit(control_group) else {
+    let user = facts.status.as_ref().map(|status| status.user);
+    let Some(at_logout) = logout::judge(control_group, user, manager.logout) else {
         return (Outcome::Survives, "its control group does not belong to a login".into(), None);
     };
-    let (name, outcome, clause, remedy) = match unit {
-        LoginUnit::Session(name) => {
-            let (outcome, clause) = match manager.kills_user_processes {
-                Some(true) => (Outcome::Ends, "which logind kills at logout (KillUserProcesses)"),
-                Some(false) => (Outcome::Survives, "which logind does not kill at logout (KillUserProcesses)"),
-                None => (Outcome::Perhaps, "and it is unknown whether logind kills it at logout (KillUserProcesses)"),
-            };
-            (name, outcome, clause, USER_SERVICE)
-        }
-        LoginUnit::UserManager(name) => {
-            let (outcome, clause, remedy) = match manager.lingers {
-                Some(true) => (Outcome::Survives, "which keeps running after logout (lingering is enabled)", LINGER),
-                Some(false) => (Outcome::Ends, "which is stopped at the last logout (lingering is disabled)", LINGER),
-                None => (Outcome::Perhaps, "and it is unknown whether lingering is enabled for its user", USER_SERVICE),
-            };
-            (name, outcome, clause, remedy)
-        }
+    let outcome = match at_logout.fate {
+        Fate::Survives => Outcome::Survives,
+        Fate::Ends => Outcome::Ends,
+        Fate::EndsWithTheLast | Fate::Unknown => Outcome::Perhaps,
     };
-    (outcome, format!("it is in {}, {clause}", escape(name, "")), Some(remedy))
+    (outcome, at_logout.fact, Some(at_logout.remedy))
 }
 
 fn judge_memory(facts: &Facts) -> Finding {
@@ -312,7 +280,7 @@ fn judge_memory(facts: &Facts) -> Finding {
         (Some(_), Some(emulator)) => {
             let emulator = describe_process(emulator);
             finding(Grade::Bad, &format!("it shares a control group with {emulator}; systemd-oomd would kill both"))
-                .with_remedy("start it with systemd-run --user --scope")
+                .with_remedy(SCOPE)
         }
         (Some(_), None) => finding(Grade::Good, "it shares its control group with no terminal emulator"),
     }

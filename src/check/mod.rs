@@ -1,12 +1,11 @@
 //! `--check`: would a process survive the closing of its terminal, the exit of its shell, the logout of its user?
 //!
-//! This file decides which processes are checked, in which order, and what the exit status is. `facts` and `logind`
-//! read what there is to know, `judge` draws the conclusions, `report` puts them into words. Nothing here changes a
+//! This file decides which processes are checked, in which order, and what the exit status is. `facts` reads
+//! what there is to know, `judge` draws the conclusions, `report` puts them into words. Nothing here changes a
 //! process.
 
 mod facts;
 mod judge;
-mod logind;
 mod report;
 
 use std::ffi::OsString;

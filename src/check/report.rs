@@ -271,8 +271,8 @@ impl<'f> From<&'f Facts> for PrintedFacts<'f> {
             elogind_runs: manager.is_elogind_running,
             systemd_runs: manager.is_systemd_running,
             systemd_oomd_runs: manager.is_oomd_running,
-            kill_user_processes: manager.kills_user_processes,
-            lingers: manager.lingers,
+            kill_user_processes: manager.logout.kills_user_processes,
+            lingers: manager.logout.lingers,
             children: facts.children.iter().map(Into::into).collect(),
         }
     }

@@ -153,6 +153,10 @@ pub struct Start {
     #[arg(long, value_name = "DURATION", value_parser = of_text(parse_duration))]
     pub settle: Option<Duration>,
 
+    /// Run it in a systemd scope of its own
+    #[arg(long)]
+    pub scope: bool,
+
     /// Print the PID on stdout
     #[arg(short = 'P', long)]
     pub print_pid: bool,

@@ -18,7 +18,7 @@ use clap::{ArgMatches, Command, FromArgMatches as _, Id};
 
 use crate::error::{Error, FAILED};
 use crate::jobs::{list, log, prune, stop};
-use crate::start::{Request, Sequence, Tracking, Watch};
+use crate::start::{Request, Scope, Sequence, Tracking, Watch};
 use crate::term::text::quote;
 use crate::term::ui::{Ui, Verbosity, wants_colour, write_data};
 use grammar::{Mode, Start, StartLine, Typed, Volume};
@@ -165,6 +165,7 @@ fn to_request(start: Start, command: Vec<OsString>, json: bool) -> Request {
             (false, Some(time)) => Watch::For(time),
             (false, None) => Watch::Default,
         },
+        scope: if start.scope { Scope::Own } else { Scope::OfCaller },
         print_pid: start.print_pid,
         json,
     }

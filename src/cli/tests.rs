@@ -95,6 +95,7 @@ fn each_option_of_a_start_sets_its_field() {
         ("--notify -t", Request { tracking: Tracking::Notify, ..default() }),
         ("--settle 0", Request { watch: Watch::For(Duration::ZERO), ..default() }),
         ("-w --settle 9s", Request { watch: Watch::ToTheEnd, ..default() }),
+        ("--scope", Request { scope: Scope::Own, ..default() }),
         ("-P", Request { print_pid: true, ..default() }),
         ("--json", Request { json: true, ..default() }),
         ("-qPo out", Request { print_pid: true, output: file("out"), ..default() }),

@@ -537,6 +537,7 @@ mod tests {
             directory: None,
             stdout: Stream::Log,
             stderr: Stream::File(Text::from("/f")),
+            unit: Some("app-x-1.scope".into()),
         }
     }
 

@@ -66,6 +66,9 @@ pub struct Start {
     pub directory: Option<Text>,
     pub stdout: Stream,
     pub stderr: Stream,
+    /// The systemd scope that was made for the job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
 }
 
 /// Where a stream of a job goes, as the journal has it.
@@ -113,6 +116,8 @@ pub struct Record {
     pub directory: Option<Text>,
     pub stdout: Destination,
     pub stderr: Destination,
+    /// The systemd scope that was made for the job.
+    pub unit: Option<String>,
     #[serde(with = "Number")]
     pub session: Pid,
     pub tracker: Option<Tracker>,
@@ -180,6 +185,7 @@ impl Record {
             directory: start.directory,
             stdout: destination(start.stdout),
             stderr: destination(start.stderr),
+            unit: start.unit,
             session: process.session,
             tracker: process.tracker,
             end: None,

@@ -32,9 +32,10 @@ use crate::start::plan::{Plan, Steps};
 use crate::start::report::{Report, Role, Step};
 use crate::start::steps::list_taken;
 use crate::sys::signals;
+use crate::systemd::scope;
 use crate::term::ui::Ui;
 
-pub use request::{Request, Sequence, Target, Tracking, Watch};
+pub use request::{Request, Scope, Sequence, Target, Tracking, Watch};
 
 /// How long a start on a terminal is watched unless `--settle` says otherwise: long enough for a program that cannot find
 /// its library or its configuration, short enough not to be noticed.
@@ -53,6 +54,13 @@ pub fn start(request: &Request, ui: &Ui) -> Result<u8, Error> {
     let stays = limit != Some(Duration::ZERO);
     let ignored = if stays { watch::ignored_signals() } else { Vec::new() };
     let report = Report::default();
+    if let Some(unit) = &plan.start.unit {
+        // This process and all that it starts from here on.
+        scope::enter(unit, plan.start.name.as_os_str())?;
+        if plan.reports_steps {
+            report.note_step(Step::Scope, None);
+        }
+    }
     let begun = Instant::now();
     let launched = launch(&plan, &report);
     let steps = if plan.reports_steps { list_taken(&report, &plan) } else { Vec::new() };

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use serde::Serialize;
 
 use crate::error::{FAILED, reason};
@@ -20,7 +20,10 @@ use crate::start::request::{Request, Watch};
 use crate::start::steps::TakenStep;
 use crate::start::streams::Output;
 use crate::start::watch::{self, Watched};
-use crate::sys::{errno, signals};
+use crate::sys::{errno, proc, signals};
+use crate::systemd;
+use crate::systemd::logind::{LogoutSettings, login_user};
+use crate::systemd::logout::{self, AtLogout, Fate};
 use crate::term::format::{describe_end, exit_status, show_duration};
 use crate::term::ui::{Ui, write_data};
 
@@ -91,12 +94,30 @@ impl Started<'_> {
             let output = self.record().map_or(String::new(), |record| format!(", {}", describe_output(&record)));
             ui.note(format!("{} (PID {}){output}", self.name(), ui.strong(self.pid)));
         }
+        if ui.is_terminal() && !ui.is_quiet() {
+            self.warn_of_logout(ui);
+        }
         if Pid::this() == INIT {
             ui.warn(format!(
                 "{} will be killed when detach exits, because detach is process 1 here; use --wait",
                 self.name()
             ));
         }
+    }
+
+    /// Warns if the command, which is in the control group of this process, is ended at logout. Nothing is read where no
+    /// systemd runs.
+    fn warn_of_logout(&self, ui: &Ui) {
+        let Some(group) = systemd::is_running().then(|| proc::control_group(Pid::this())).flatten() else { return };
+        let user = Some(geteuid().as_raw());
+        let settings = LogoutSettings::read(login_user(Some(&group), user));
+        let Some(AtLogout { fate, fact, remedy }) = logout::judge(&group, user, settings) else { return };
+        let verb = match fate {
+            Fate::Ends => "will not",
+            Fate::EndsWithTheLast => "might not",
+            Fate::Survives | Fate::Unknown => return,
+        };
+        ui.warn(format!("{} {verb} survive logout: {fact}; {remedy}", self.name()));
     }
 
     /// Stays until the command ends or the limit passes. Returns the exit status.

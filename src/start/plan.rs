@@ -18,7 +18,7 @@ use crate::start::command::Command;
 use crate::start::name;
 use crate::start::notify;
 use crate::start::pidfile::PidFile;
-use crate::start::request::{Request, Sequence, Tracking};
+use crate::start::request::{Request, Scope, Sequence, Tracking};
 use crate::start::streams::{Streams, descriptors_to_keep, open_null};
 use crate::sys::descriptors::{Closer, count_others};
 use crate::sys::exec::to_c_string;
@@ -26,6 +26,7 @@ use crate::sys::proc;
 use crate::sys::process::set_umask;
 use crate::sys::signals::Disposition;
 use crate::sys::spawn::Stack;
+use crate::systemd::scope::name_unit;
 use crate::term::text::quote;
 
 /// Everything about a start that is known beforehand.
@@ -113,7 +114,8 @@ impl Plan {
             name: to_c_string(name.clone()),
             notifier: notifier.map(|program| to_c_string(program.into_os_string())),
         });
-        let start = make_start(request, &name, directory, &streams);
+        let unit = if request.scope == Scope::Own { Some(name_unit(&name)?) } else { None };
+        let start = make_start(request, &name, directory, &streams, unit);
         let pidfile = pidfile.map(|path| PidFile::new(&path, caller_umask, streams.files()));
         let mut open: Vec<RawFd> = kept.clone();
         open.extend(streams.descriptors());
@@ -183,7 +185,13 @@ impl Place {
     }
 }
 
-fn make_start(request: &Request, name: &OsStr, directory: Option<&Path>, streams: &Streams) -> Start {
+fn make_start(
+    request: &Request,
+    name: &OsStr,
+    directory: Option<&Path>,
+    streams: &Streams,
+    unit: Option<String>,
+) -> Start {
     // As the kernel will show it.
     let directory = directory.map_or_else(env::current_dir, fs::canonicalize).ok();
     let [stdout, stderr] = streams.destinations();
@@ -194,5 +202,6 @@ fn make_start(request: &Request, name: &OsStr, directory: Option<&Path>, streams
         directory: directory.as_ref().map(Text::from),
         stdout,
         stderr,
+        unit,
     }
 }

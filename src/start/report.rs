@@ -76,6 +76,7 @@ pub struct Note {
 /// A step of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    Scope,
     PrepareSignals,
     Track,
     Fork,

@@ -30,6 +30,7 @@ pub struct Request {
     pub pidfile: Option<PathBuf>,
     pub tracking: Tracking,
     pub watch: Watch,
+    pub scope: Scope,
     pub print_pid: bool,
     pub json: bool,
 }
@@ -51,6 +52,7 @@ impl Request {
             pidfile: None,
             tracking: Tracking::No,
             watch: Watch::Default,
+            scope: Scope::OfCaller,
             print_pid: false,
             json: false,
         }
@@ -90,4 +92,12 @@ pub enum Watch {
     Default,
     For(Duration),
     ToTheEnd,
+}
+
+/// In which control group the job runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    OfCaller,
+    /// In a systemd scope of its own.
+    Own,
 }

@@ -27,6 +27,7 @@ pub struct Words {
 impl Step {
     pub const fn words(self) -> Words {
         let (name, number, purpose) = match self {
+            Self::Scope => ("scope", None, "make a scope"),
             Self::PrepareSignals => ("signals", None, "prepare signals"),
             Self::Track => ("track", None, "make a new session"),
             Self::Fork => ("fork", Some(1), "fork"),
@@ -75,6 +76,7 @@ fn describe(note: Note, report: &Report, plan: &Plan) -> String {
     let made = || note.made.map_or(String::new(), |pid| pid.to_string());
     let child = |role| report.borrower(role).pid().map_or("no child".to_owned(), |pid| format!("child {pid}"));
     match note.step {
+        Step::Scope => plan.start.unit.clone().unwrap_or_default(),
         Step::PrepareSignals => "SIGHUP ignored, all others blocked".to_owned(),
         Step::Track => format!("session {}, stays as the parent of the command", made()),
         Step::Fork => format!("{}, the parent returns", child(Role::Intermediate)),

@@ -266,14 +266,25 @@ pub fn control_group(pid: Pid) -> Option<Vec<u8>> {
     parse_control_group(&fs::read(format!("/proc/{pid}/cgroup")).ok()?)
 }
 
-/// `0::PATH` is the unified hierarchy. systemd may still use one of its own, `N:name=systemd:PATH`.
+/// Of the hierarchies that are mounted, systemd uses two: the unified one (`0::PATH`), and one of its own
+/// (`N:name=systemd:PATH`) where there is no other, or beside it for older programs. Which of them it uses cannot be told
+/// from this file, where a container or a leftover mount may show the other one as well; so the unified one counts, unless
+/// only the other one names a unit.
 fn parse_control_group(cgroup: &[u8]) -> Option<Vec<u8>> {
     let lines = || cgroup.split(|byte| *byte == b'\n');
+    let unified = lines().find_map(|line| line.strip_prefix(b"0::"));
     let of_systemd = lines().find_map(|line| {
         let (_, rest) = split_at_colon(line)?;
         rest.strip_prefix(b"name=systemd:")
     });
-    of_systemd.or_else(|| lines().find_map(|line| line.strip_prefix(b"0::"))).map(<[u8]>::to_owned)
+    let names_unit = |group: &&[u8]| has_unit(group);
+    unified.filter(names_unit).or(of_systemd.filter(names_unit)).or(unified).or(of_systemd).map(<[u8]>::to_owned)
+}
+
+/// Whether a control group is that of a unit, or within one: systemd names it after the unit.
+fn has_unit(control_group: &[u8]) -> bool {
+    let endings = [&b".scope"[..], b".service", b".slice"];
+    control_group.split(|byte| *byte == b'/').any(|part| endings.iter().any(|ending| part.ends_with(ending)))
 }
 
 fn split_at_colon(line: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -371,14 +382,28 @@ mod tests {
     }
 
     #[test]
-    fn control_group_of_systemd_is_preferred() {
-        for (text, group) in [
-            ("0::/user.slice/a:b.scope\n", Some("/user.slice/a:b.scope")),
-            ("9:name=systemd:/user.slice\n4:memory:/x\n0::/\n", Some("/user.slice")),
-            ("4:memory:/x\n", None),
-            ("", None),
+    fn control_group_is_that_of_the_unit() {
+        let session = "/user.slice/user-1000.slice/session-2.scope";
+        for (what, text, group) in [
+            ("unified", format!("0::{session}\n"), Some(session)),
+            ("unified, a colon", "0::/user.slice/a:b.scope\n".into(), Some("/user.slice/a:b.scope")),
+            ("hybrid", format!("9:name=systemd:{session}\n4:memory:/x.scope\n0::{session}\n"), Some(session)),
+            (
+                "hybrid, systemd has the unified one",
+                format!("9:name=systemd:/\n8:pids:/\n0::{session}\n"),
+                Some(session),
+            ),
+            ("hybrid, of an outer systemd", format!("1:name=systemd:/docker.service\n0::{session}\n"), Some(session)),
+            ("legacy", format!("9:cpu,cpuacct:/\n1:name=systemd:{session}\n"), Some(session)),
+            ("legacy, the unified one is unused", format!("1:name=systemd:{session}\n0::/\n"), Some(session)),
+            ("legacy, another program uses it", format!("1:name=systemd:{session}\n0::/batch/7\n"), Some(session)),
+            ("of no unit", "9:name=systemd:/a\n0::/b\n".into(), Some("/b")),
+            ("of no unit, legacy", "9:name=systemd:/a\n".into(), Some("/a")),
+            ("systemd does not run", "4:memory:/x.scope\n".into(), None),
+            ("no control groups", String::new(), None),
         ] {
-            assert_eq!(parse_control_group(text.as_bytes()), group.map(|group| group.as_bytes().to_owned()), "{text}");
+            let parsed = parse_control_group(text.as_bytes());
+            assert_eq!(parsed, group.map(|group| group.as_bytes().to_owned()), "{what}");
         }
     }
 

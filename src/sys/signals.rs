@@ -29,8 +29,13 @@ pub enum Disposition {
 pub fn prepare() -> nix::Result<()> {
     ignore(Signal::SIGHUP)?;
     // A caller that ignores SIGCHLD would have the kernel discard the child's status: wait(2).
-    set_disposition(libc::SIGCHLD, Disposition::Default)?;
+    set_sigchld(Disposition::Default)?;
     set_mask(u64::MAX)
+}
+
+/// What happens when a child of this process ends.
+pub fn set_sigchld(to: Disposition) -> nix::Result<()> {
+    set_disposition(libc::SIGCHLD, to)
 }
 
 /// Makes this process ignore a signal. Its children inherit that.

@@ -21,6 +21,7 @@ mod hints;
 mod joining;
 mod journal;
 mod listing;
+mod logout;
 mod names;
 mod notification;
 mod output;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use nix::unistd::Pid;
 
 use super::*;
-use crate::check::facts::Child;
-use crate::check::logind::ServiceManager;
+use crate::check::facts::{Child, ServiceManager};
 use crate::sys::proc::{SignalSet, Status, parse_stat};
+use crate::systemd::logind::LogoutSettings;
 
 const HUP: u64 = 1;
 const TERM: u64 = 1 << 14;
@@ -293,8 +293,7 @@ fn logout_depends_on_control_group_and_settings() {
     use Outcome::{Ends, Perhaps, Survives};
     let manager = |kills, lingers| ServiceManager {
         is_systemd_running: true,
-        kills_user_processes: kills,
-        lingers,
+        logout: LogoutSettings { kills_user_processes: kills, lingers },
         ..ServiceManager::default()
     };
     let session = b"/user.slice/user-1000.slice/session-2.scope".to_vec();
@@ -307,7 +306,8 @@ fn logout_depends_on_control_group_and_settings() {
         (Some(session.clone()), manager(Some(false), None), Survives),
         (Some(session), manager(None, Some(true)), Perhaps),
         (Some(user.clone()), manager(Some(true), Some(true)), Survives),
-        (Some(user.clone()), manager(Some(false), Some(false)), Ends),
+        (Some(user.clone()), manager(Some(true), Some(false)), Ends),
+        (Some(user.clone()), manager(Some(false), Some(false)), Perhaps),
         (Some(user), manager(None, None), Perhaps),
         (Some(service), manager(Some(true), Some(false)), Survives),
         (None, manager(Some(true), Some(false)), Perhaps),

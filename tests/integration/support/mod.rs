@@ -12,6 +12,8 @@ pub mod faults;
 pub mod help;
 mod jobs;
 pub mod killing;
+pub mod logout;
+pub mod machine;
 pub mod peers;
 mod prediction;
 mod process;

@@ -1,7 +1,7 @@
-//! What systemd does with the processes of a user at logout and under memory pressure: logind.conf(5) with its
-//! drop-ins, whether the user lingers, whether systemd-oomd(8) runs.
+//! What logind does with the processes of a user when a login ends: logind.conf(5) with its drop-ins, and whether the
+//! user lingers.
 //!
-//! Only files are read, and only where systemd runs. What the settings mean for a process is left to `judge`.
+//! Only files are read. What the settings mean for a process is left to `logout`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,36 +9,20 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use nix::unistd::Pid;
-
-use crate::sys::proc::{Stat, Status};
-
-/// What is known of the service manager of this machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServiceManager {
-    pub is_systemd_running: bool,
-    /// elogind is logind without the rest of systemd.
-    pub is_elogind_running: bool,
-    pub is_oomd_running: bool,
-    /// Whether logind kills the processes of the user at logout. Absent where no file says so.
+/// What logind does with the processes of one user at logout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogoutSettings {
+    /// Whether it kills what is left of a session. Absent where no file says so.
     pub kills_user_processes: Option<bool>,
-    /// Whether the user's manager keeps running after logout. Absent where the user has no name.
+    /// Whether the user's service manager keeps running after the last logout. Absent where the user has no name.
     pub lingers: Option<bool>,
 }
 
-impl ServiceManager {
-    /// Reads what the service manager does with the processes of `user`.
-    pub fn read(user: Option<u32>, table: &BTreeMap<Pid, Stat>) -> Self {
-        let is_elogind_running = table.values().any(|stat| stat.name.starts_with(b"elogind"));
-        // sd_booted(3) checks the same.
-        if !Path::new("/run/systemd/system").is_dir() {
-            return Self { is_elogind_running, ..Self::default() };
-        }
+impl LogoutSettings {
+    /// Reads the settings for `user`.
+    pub fn read(user: Option<u32>) -> Self {
         let name = user.and_then(find_user_name);
         Self {
-            is_systemd_running: true,
-            is_elogind_running,
-            is_oomd_running: table.values().any(|stat| stat.name == b"systemd-oomd"),
             kills_user_processes: LogindSettings::read().kills_processes_of(name.as_deref()),
             lingers: name.map(|name| Path::new("/var/lib/systemd/linger").join(OsString::from_vec(name)).exists()),
         }
@@ -47,18 +31,30 @@ impl ServiceManager {
 
 /// The user who has logged in: the one in the name of the control group, whatever user the process has become since;
 /// else the user of the process.
-pub fn login_user(control_group: Option<&[u8]>, status: Option<&Status>) -> Option<u32> {
+pub fn login_user(control_group: Option<&[u8]>, user: Option<u32>) -> Option<u32> {
     let number = |part: &[u8]| {
         let number = part.strip_prefix(b"user-").and_then(|rest| rest.strip_suffix(b".slice"));
         let number = number.or_else(|| part.strip_prefix(b"user@").and_then(|rest| rest.strip_suffix(b".service")));
         str::from_utf8(number?).ok()?.parse().ok()
     };
     let of_group = control_group.and_then(|group| group.split(|byte| *byte == b'/').find_map(number));
-    of_group.or_else(|| status.map(|status| status.user))
+    of_group.or(user)
 }
 
+/// As logind knows the user, whose name may come from elsewhere than passwd(5): from LDAP, for example.
 fn find_user_name(user: u32) -> Option<Vec<u8>> {
-    parse_user_name(&fs::read("/etc/passwd").ok()?, user)
+    let of_logind = fs::read(format!("/run/systemd/users/{user}")).ok();
+    let of_logind = of_logind.and_then(|state| parse_logind_name(&state));
+    of_logind.or_else(|| parse_user_name(&fs::read("/etc/passwd").ok()?, user))
+}
+
+/// The state of a user that logind keeps, one `KEY=VALUE` a line.
+fn parse_logind_name(state: &[u8]) -> Option<Vec<u8>> {
+    let mut lines = state.split(|byte| *byte == b'\n');
+    // A name of which it would quote a part is left alone.
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    let name = lines.find_map(|line| line.strip_prefix(b"NAME="))?;
+    (!name.is_empty() && name.iter().all(is_plain)).then(|| name.to_owned())
 }
 
 /// passwd(5)
@@ -162,7 +158,19 @@ fn parse_boolean(value: &[u8]) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::proc::SignalSet;
+
+    #[test]
+    fn user_name_is_that_of_logind() {
+        for (state, name) in [
+            ("# This is private data. Do not parse.\nNAME=jo.d\nSTATE=active\n", Some("jo.d")),
+            ("NAME=\n", None),
+            ("NAME=\"a b\"\n", None),
+            ("NAME=../x\n", None),
+            ("STATE=active\n", None),
+        ] {
+            assert_eq!(parse_logind_name(state.as_bytes()), name.map(Into::into), "{state}");
+        }
+    }
 
     #[test]
     fn user_name_is_read_from_passwd() {
@@ -210,15 +218,13 @@ mod tests {
 
     #[test]
     fn login_user_is_taken_from_the_control_group() {
-        let status =
-            Status { user: 0, umask: None, blocked: SignalSet(0), ignored: SignalSet(0), caught: SignalSet(0) };
         for (group, user) in [
             (Some(&b"/user.slice/user-1000.slice/session-2.scope"[..]), Some(1000)),
             (Some(b"/user.slice/user@1001.service/app.slice"), Some(1001)),
             (Some(b"/system.slice/cron.service"), Some(0)),
             (None, Some(0)),
         ] {
-            assert_eq!(login_user(group, Some(&status)), user);
+            assert_eq!(login_user(group, Some(0)), user);
         }
     }
 }
