@@ -8,6 +8,7 @@
 mod check;
 mod cli;
 mod error;
+mod init;
 mod jobs;
 mod start;
 #[allow(unsafe_code)]
@@ -55,6 +56,7 @@ fn run(action: Action, ui: &Ui) -> Result<u8, Error> {
         Action::Stop(options) => jobs::stop::stop(&options, ui),
         Action::Prune(options) => jobs::prune::prune(&options, ui),
         Action::Check { wanted, json } => check::check(&wanted, json, ui),
+        Action::Init(shell) => init::init(shell),
     }
 }
 

@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 use descriptors::{Holders, Search, list_descriptors};
 
 use super::logind::{ServiceManager, login_user};
+use super::table::JobTable;
 use crate::error::Error;
 use crate::sys::proc::{self, Handling, Stat, Status};
 
@@ -36,6 +37,8 @@ pub struct Facts {
     /// The shell whose job it is: its nearest ancestor in its session and outside its process group. Absent where there
     /// is none, because its process group is orphaned or it leads the session.
     pub shell: Option<OtherProcess>,
+    /// What that shell says about its jobs. Absent if it says nothing.
+    pub table: Option<JobTable>,
     /// Whether a signal has stopped a process of its process group, itself included.
     pub is_group_stopped: bool,
     /// Whether it is in the PID namespace of this process, as far as that can be read.
@@ -68,10 +71,11 @@ pub struct Child {
 }
 
 impl Facts {
-    /// Reads everything about the process `pid`.
-    pub fn read(pid: Pid) -> Result<Self, Error> {
+    /// Reads everything about the process `pid`. `said` is what the shell that has called says about its jobs.
+    pub fn read(pid: Pid, said: Option<&JobTable>) -> Result<Self, Error> {
         let gone = || Error::new(format!("cannot check process {pid}: no such process"));
         let table = read_process_table()?;
+        let shell_says = |shell: &OtherProcess| said.filter(|said| said.shell == shell.pid).cloned();
         let stat = table.get(&pid).filter(|stat| !stat.is_dead()).cloned().ok_or_else(gone)?;
         let status = proc::status(pid);
         // Nothing can be read of a process whose first thread has ended.
@@ -81,6 +85,7 @@ impl Facts {
         let search = if manager.is_oomd_running { Search::PipesAndMasters } else { Search::Pipes };
         let holders = Holders::find(pid, &table, descriptors.as_deref().unwrap_or_default(), search);
         let is_in_group = |other: &Pid| control_group.is_some() && proc::control_group(*other) == control_group;
+        let shell = find_shell(&table, &stat);
         let facts = Self {
             pid,
             status,
@@ -89,7 +94,8 @@ impl Facts {
             parent: read_other(&table, stat.parent),
             leader: read_other(&table, stat.session)
                 .filter(|leader| table.get(&leader.pid).is_some_and(|stat| !stat.is_dead())),
-            shell: find_shell(&table, &stat),
+            table: shell.as_ref().and_then(shell_says),
+            shell,
             is_in_this_namespace: is_in_this_namespace(pid),
             is_group_stopped: table.values().any(|other| other.group == stat.group && other.state == b'T'),
             descriptors: descriptors.map(|list| list.into_iter().map(|open| holders.describe(pid, open)).collect()),

@@ -1,13 +1,14 @@
 //! `--check`: would a process survive the closing of its terminal, the exit of its shell, the logout of its user?
 //!
 //! This file decides which processes are checked, in which order, and what the exit status is. `facts` and `logind`
-//! read what there is to know, `judge` draws the conclusions, `report` puts them into words. Nothing here changes a
-//! process.
+//! read what there is to know, `table` takes what the calling shell says, `judge` draws the conclusions, `report` puts
+//! them into words. Nothing here changes a process.
 
 mod facts;
 mod judge;
 mod logind;
 mod report;
+mod table;
 
 use std::ffi::{OsStr, OsString};
 
@@ -19,6 +20,7 @@ use crate::term::ui::{Ui, write_data};
 
 use facts::Facts;
 use judge::{Verdict, judge};
+use table::JobTable;
 
 /// The exit status when a process would not survive, or might not.
 const WOULD_NOT_SURVIVE: u8 = 1;
@@ -31,10 +33,11 @@ pub fn check(wanted: &[OsString], json: bool, ui: &Ui) -> Result<u8, Error> {
     } else {
         wanted.iter().map(|wanted| find_process(wanted, ui)).collect()
     };
+    let table = JobTable::read();
     let mut status = 0;
     let mut separator = "";
     for process in processes {
-        match process.and_then(Facts::read) {
+        match process.and_then(|pid| Facts::read(pid, table.as_ref())) {
             Ok(facts) => {
                 let judgement = judge(&facts);
                 let text = if json {

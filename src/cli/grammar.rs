@@ -13,9 +13,10 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, Parser, Subcomman
 use nix::sys::stat::Mode as FileMode;
 
 use super::values::{
-    parse_descriptor, parse_disposition, parse_duration, parse_lines, parse_name, parse_signal, parse_target,
-    parse_umask,
+    parse_descriptor, parse_disposition, parse_duration, parse_lines, parse_name, parse_shell, parse_signal,
+    parse_target, parse_umask,
 };
+use crate::init::Shell;
 use crate::start::Target;
 use crate::sys::signals::Disposition;
 
@@ -26,7 +27,7 @@ the terminal or the connection; report whether that worked, and return at once."
 const USAGE: &str = "\
 detach [OPTION]... [--] COMMAND [ARG]...
        detach --list | --log [JOB] | --join [JOB]... | --stop JOB...
-       detach --prune [DURATION] | --check [PID|JOB]...";
+       detach --prune [DURATION] | --check [PID|JOB]... | --init SHELL";
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -263,6 +264,29 @@ pub enum Mode {
         #[command(flatten)]
         volume: Volume,
     },
+
+    /// Print a shell function, for 'detach %1' and --check
+    #[command(
+        name = "--init",
+        override_usage = "detach --init [OPTION]... SHELL",
+        after_help = "\
+Load it in ~/.bashrc or ~/.zshrc, or in ~/.config/fish/config.fish:
+  eval \"$(detach --init bash)\"
+  eval \"$(detach --init zsh)\"
+  detach --init fish | source
+
+Then 'detach %1' lets go of a job of the shell: it keeps running when the shell
+or the terminal ends, and its output goes to a log. It takes the options of
+--pid. And --check knows the job table, so that it says 'might not' less often."
+    )]
+    Init {
+        /// bash, zsh or fish
+        #[arg(value_name = "SHELL", value_parser = parse_shell)]
+        shell: Shell,
+
+        #[command(flatten)]
+        volume: Volume,
+    },
 }
 
 /// Everything that can be typed; tests compare it with the documents.
@@ -281,7 +305,7 @@ fn with_values_as_getopt(command: Command) -> Command {
 
 /// The modes that clap may suggest for a misspelt word: none that ends or removes anything. clap searches only options
 /// for suggestions, so these stand in for the modes; they are never parsed, because subcommands are matched first.
-const SUGGESTED: [&str; 4] = ["list", "log", "join", "check"];
+const SUGGESTED: [&str; 5] = ["list", "log", "join", "check", "init"];
 
 pub fn with_suggestions(command: Command) -> Command {
     command.args(SUGGESTED.map(|mode| Arg::new(mode).long(mode).hide(true).action(ArgAction::SetTrue)))

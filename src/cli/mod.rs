@@ -17,6 +17,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command, FromArgMatches as _, Id};
 
 use crate::error::{Error, FAILED};
+use crate::init::Shell;
 use crate::jobs::{list, log, prune, stop};
 use crate::start::{Request, Sequence, Tracking, Watch};
 use crate::sys::errno;
@@ -41,6 +42,7 @@ pub enum Action {
         wanted: Vec<OsString>,
         json: bool,
     },
+    Init(Shell),
 }
 
 /// What the words after the name of the program mean.
@@ -111,6 +113,7 @@ fn interpret(typed: Typed) -> (Action, Verbosity) {
             (Action::Prune(prune::Options { older_than, dry_run }), Some(volume))
         }
         Some(Mode::Check { wanted, json, volume }) => (Action::Check { wanted, json: json || is_json }, Some(volume)),
+        Some(Mode::Init { shell, volume }) => (Action::Init(shell), Some(volume)),
     };
     let verbosity = volume.as_ref().and_then(to_verbosity).or_else(|| to_verbosity(&before));
     (action, verbosity.unwrap_or_default())

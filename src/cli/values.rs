@@ -13,6 +13,7 @@ use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 
+use crate::init::Shell;
 use crate::start::Target;
 use crate::sys::signals::Disposition;
 
@@ -71,6 +72,15 @@ pub fn parse_disposition(text: &str) -> Result<Disposition, &'static str> {
         "default" => Ok(Disposition::Default),
         "ignore" => Ok(Disposition::Ignored),
         _ => Err("neither 'default' nor 'ignore'"),
+    }
+}
+
+pub fn parse_shell(text: &str) -> Result<Shell, &'static str> {
+    match text {
+        "bash" => Ok(Shell::Bash),
+        "zsh" => Ok(Shell::Zsh),
+        "fish" => Ok(Shell::Fish),
+        _ => Err("not 'bash', 'zsh' or 'fish'"),
     }
 }
 
