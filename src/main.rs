@@ -9,6 +9,7 @@ mod check;
 mod cli;
 mod error;
 mod jobs;
+mod rescue;
 mod start;
 #[allow(unsafe_code)]
 mod sys;
@@ -54,6 +55,7 @@ fn run(action: Action, ui: &Ui) -> Result<u8, Error> {
         Action::Join(jobs) => jobs::join::join(&jobs, ui),
         Action::Stop(options) => jobs::stop::stop(&options, ui),
         Action::Prune(options) => jobs::prune::prune(&options, ui),
+        Action::LetGo(request) => rescue::let_go(&request, ui),
         Action::Check { wanted, json } => check::check(&wanted, json, ui),
     }
 }
