@@ -10,6 +10,7 @@ mod cli;
 mod error;
 mod init;
 mod jobs;
+mod rescue;
 mod start;
 #[allow(unsafe_code)]
 mod sys;
@@ -55,6 +56,7 @@ fn run(action: Action, ui: &Ui) -> Result<u8, Error> {
         Action::Join(jobs) => jobs::join::join(&jobs, ui),
         Action::Stop(options) => jobs::stop::stop(&options, ui),
         Action::Prune(options) => jobs::prune::prune(&options, ui),
+        Action::LetGo(request) => rescue::let_go(&request, ui),
         Action::Check { wanted, json } => check::check(&wanted, json, ui),
         Action::Init(shell) => init::init(shell),
     }

@@ -11,10 +11,11 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, Parser, Subcommand};
 use nix::sys::stat::Mode as FileMode;
+use nix::unistd::Pid;
 
 use super::values::{
-    parse_descriptor, parse_disposition, parse_duration, parse_lines, parse_name, parse_shell, parse_signal,
-    parse_target, parse_umask,
+    parse_descriptor, parse_disposition, parse_duration, parse_file, parse_lines, parse_name, parse_pid, parse_shell,
+    parse_signal, parse_target, parse_umask,
 };
 use crate::init::Shell;
 use crate::start::Target;
@@ -27,7 +28,8 @@ the terminal or the connection; report whether that worked, and return at once."
 const USAGE: &str = "\
 detach [OPTION]... [--] COMMAND [ARG]...
        detach --list | --log [JOB] | --join [JOB]... | --stop JOB...
-       detach --prune [DURATION] | --check [PID|JOB]... | --init SHELL";
+       detach --prune [DURATION] | --check [PID|JOB]...
+       detach --pid PID... | --init SHELL";
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -241,6 +243,34 @@ pub enum Mode {
         /// Print what would be removed, and remove nothing
         #[arg(long)]
         dry_run: bool,
+
+        #[command(flatten)]
+        volume: Volume,
+    },
+
+    /// Let go of a job that runs without detach
+    #[command(
+        name = "--pid",
+        override_usage = "detach --pid [OPTION]... PID...",
+        after_help = "The job is the process group of PID and all its descendants; PID may also be the\n\
+            number of a process group. What reads from the terminal then gets end of file."
+    )]
+    Pid {
+        /// Processes of the jobs to let go of
+        #[arg(value_name = "PID", required = true, value_parser = parse_pid)]
+        wanted: Vec<Pid>,
+
+        /// Append the output to FILE, not to a log
+        #[arg(short, long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(parse_file))]
+        output: Option<PathBuf>,
+
+        /// Name the job; the default is its program or script
+        #[arg(short = 'N', long, value_name = "NAME", value_parser = OsStringValueParser::new().try_map(parse_name))]
+        name: Option<OsString>,
+
+        /// Leave the job stopped
+        #[arg(long)]
+        stay_stopped: bool,
 
         #[command(flatten)]
         volume: Volume,

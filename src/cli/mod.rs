@@ -19,6 +19,7 @@ use clap::{ArgMatches, Command, FromArgMatches as _, Id};
 use crate::error::{Error, FAILED};
 use crate::init::Shell;
 use crate::jobs::{list, log, prune, stop};
+use crate::rescue;
 use crate::start::{Request, Sequence, Tracking, Watch};
 use crate::sys::errno;
 use crate::term::text::quote;
@@ -38,6 +39,7 @@ pub enum Action {
     Join(Vec<OsString>),
     Stop(stop::Options),
     Prune(prune::Options),
+    LetGo(rescue::Request),
     Check {
         wanted: Vec<OsString>,
         json: bool,
@@ -111,6 +113,10 @@ fn interpret(typed: Typed) -> (Action, Verbosity) {
         }
         Some(Mode::Prune { older_than, dry_run, volume }) => {
             (Action::Prune(prune::Options { older_than, dry_run }), Some(volume))
+        }
+        Some(Mode::Pid { wanted, output, name, stay_stopped, volume }) => {
+            let after = if stay_stopped { rescue::After::StayStopped } else { rescue::After::Continue };
+            (Action::LetGo(rescue::Request { wanted, output, name, after }), Some(volume))
         }
         Some(Mode::Check { wanted, json, volume }) => (Action::Check { wanted, json: json || is_json }, Some(volume)),
         Some(Mode::Init { shell, volume }) => (Action::Init(shell), Some(volume)),

@@ -8,8 +8,10 @@ pub mod join;
 pub mod journal;
 pub mod list;
 pub mod log;
+pub mod name;
 pub mod prune;
 pub mod record;
+mod rescued;
 pub mod session;
 pub mod stop;
 
@@ -64,6 +66,11 @@ impl Job {
     /// `'make' (PID 4242)`
     pub fn describe(&self) -> String {
         format!("{} (PID {})", quote(self.name()), self.pid())
+    }
+
+    /// The number of its process group.
+    pub fn group(&self) -> Pid {
+        self.record.rescue.as_ref().map_or(self.pid(), |rescue| rescue.group)
     }
 
     /// The command line, safe to show.

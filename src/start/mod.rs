@@ -6,7 +6,6 @@
 mod child;
 mod command;
 mod hints;
-mod name;
 mod notify;
 mod outcome;
 mod pidfile;

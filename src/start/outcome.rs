@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use crate::error::{FAILED, reason};
 use crate::jobs::journal::Contents;
-use crate::jobs::record::{End, Record, to_line};
+use crate::jobs::record::{End, Record, describe_output, to_line};
 use crate::jobs::session::count_in_session;
 use crate::start::plan::Plan;
-use crate::start::report::{Report, TakenStep, describe_output};
+use crate::start::report::{Report, TakenStep};
 use crate::start::streams::Output;
 use crate::start::watch::{self, Watched};
 use crate::start::{Request, Watch, hints};

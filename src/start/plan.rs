@@ -13,12 +13,13 @@ use nix::unistd::gethostname;
 use crate::error::{Error, reason};
 use crate::jobs::directory::{LogStem, StateDirectory};
 use crate::jobs::journal::{Journal, StartDraft};
+use crate::jobs::name;
 use crate::jobs::record::{Start, Text};
 use crate::start::command::Command;
 use crate::start::notify;
 use crate::start::pidfile::PidFile;
 use crate::start::streams::{Streams, descriptors_to_keep, open_null};
-use crate::start::{Request, Sequence, Tracking, name};
+use crate::start::{Request, Sequence, Tracking};
 use crate::sys::descriptors::{Closer, count_others};
 use crate::sys::exec::to_c_string;
 use crate::sys::proc;
@@ -97,7 +98,7 @@ impl Plan {
         // From here on, what is made is detach's own, and for the user alone. The new process sets the umask of the command.
         let caller_umask = umask(Mode::from_bits_truncate(0o077));
         let place = Place::find();
-        let name = name::of_job(request);
+        let name = request.name.clone().unwrap_or_else(|| name::of_command(&request.command).to_owned());
         if let Err(error) = &place
             && (streams.need_log() || is_tracked)
         {

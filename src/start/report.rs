@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::error::{Error, reason};
-use crate::jobs::record::{Destination, JobId, Process, Record, Tracker};
+use crate::jobs::record::{JobId, Process, Record, Tracker, describe_output};
 use crate::start::Sequence;
 use crate::start::command::Refusal;
 use crate::start::pidfile::Fault;
@@ -293,21 +293,6 @@ pub fn explain_fork(plan: &Plan, errno: Errno) -> String {
         _ => reason(errno),
     };
     format!("cannot start {}: {reason}", plan.command_name())
-}
-
-/// Where the output goes, as the end of a sentence.
-pub fn describe_output(record: &Record) -> String {
-    let place = |destination: &Destination| match destination {
-        Destination::Log(path) | Destination::File(path) => format!("in {}", shorten_home(path.as_path())),
-        Destination::Discarded => "discarded".to_owned(),
-        Destination::Kept => "left as it is".to_owned(),
-    };
-    let [stdout, stderr] = record.output();
-    if stdout == stderr {
-        format!("output {}", place(stdout))
-    } else {
-        format!("stdout {}, stderr {}", place(stdout), place(stderr))
-    }
 }
 
 /// A step of a start, as the process reported it that took it.

@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
+use crate::sys::entry;
 use crate::sys::proc::{self, Stat};
 
 /// From linux/pidfd.h, since Linux 6.9.
@@ -162,6 +163,18 @@ fn send_signal(pidfd: &OwnedFd, signal: i32, flags: u32) -> nix::Result<()> {
     // SAFETY: without information about the sender, the kernel fills that in as for kill(2).
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, flags) };
     Errno::result(result).map(drop)
+}
+
+/// Runs `body` in a copy of this process, which ends after it: fork(2). No destructor runs there.
+pub fn fork_off(body: impl FnOnce()) -> nix::Result<Pid> {
+    // SAFETY: there is no other thread that could hold a lock, and the copy runs `body` and ends.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    if pid == 0 {
+        // This is the copy.
+        body();
+        entry::exit(0);
+    }
+    Ok(Pid::from_raw(pid))
 }
 
 /// Lets this process have as many descriptors as it may: getrlimit(2).
