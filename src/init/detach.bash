@@ -17,7 +17,7 @@ fi
 function detach {
     # What kind of call it is, and its words, with the number of its process group in place of each job specification.
     local __detach_mode=options __detach_verb='let go of' __detach_words=() __detach_groups=() __detach_seen=' '
-    local __detach_word __detach_group
+    local __detach_word __detach_group __detach_stderr
     for __detach_word in "$@"; do
         case $__detach_mode:$__detach_word in
             options-value:* | jobs-value:*) __detach_mode=${__detach_mode%-value} ;;
@@ -25,7 +25,8 @@ function detach {
             check:--) __detach_mode=check-names ;;
             options:%* | jobs:%* | check:%*)
                 [[ $__detach_mode == check ]] || __detach_mode=jobs
-                if ! __detach_group=$(\builtin jobs -p -- "$__detach_word" 2> /dev/null); then
+                __detach_group=$(\builtin jobs -p -- "$__detach_word" 2> /dev/null) || __detach_group=''
+                if [[ ! $__detach_group ]]; then
                     \builtin printf "detach: cannot %s '%s': not a job of this shell, or more than one\n" \
                         "$__detach_verb" "$__detach_word" >&2
                     return 125
@@ -60,10 +61,13 @@ function detach {
     case $__detach_mode in
         jobs*)
             # Not in a loop: bash ends the loops that it is in when it sees a process of a job stopped by SIGTSTP. So the
-            # processes stay stopped until their jobs have left the table.
-            \builtin command detach --pid --stay-stopped "${__detach_words[@]}" || return
-            \builtin disown "${__detach_groups[@]}" 2> /dev/null || \builtin :
-            \builtin kill -CONT -- "${__detach_groups[@]/#/-}"
+            # processes stay stopped until their jobs have left the table. Only the program has the real stderr: bash
+            # would report there that the jobs are stopped.
+            {
+                (\builtin exec detach --pid --stay-stopped "${__detach_words[@]}" 2>&"$__detach_stderr") || return
+                \builtin disown "${__detach_groups[@]}" || \builtin :
+                \builtin kill -CONT -- "${__detach_groups[@]/#/-}" || \builtin :
+            } {__detach_stderr}>&2 2> /dev/null
             ;;
         check*)
             # A subshell has no job table, or a copy of it.

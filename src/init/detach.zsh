@@ -70,11 +70,14 @@ function detach {
     case "$__detach_mode" in
         (failed) return 125 ;;
         (jobs*)
-            # Without a message that the jobs are suspended, and with a SIGCONT for those that disown removes.
-            builtin setopt local_options no_notify auto_continue
+            # With auto_continue, disown continues the jobs. That they are stopped is not reported: neither at once, nor
+            # by the next job command, which is what notify and no_notify mean.
+            builtin setopt local_options auto_continue no_notify
             builtin command detach --pid --stay-stopped "${__detach_words[@]}" || return
+            builtin setopt notify
             builtin disown "${__detach_jobs[@]}"
-            builtin kill -CONT -- "${__detach_groups[@]/#/-}"
+            builtin kill -CONT -- "${__detach_groups[@]/#/-}" 2> /dev/null
+            builtin true
             ;;
         (check*)
             # A subshell has a copy of the job table, which need not be complete.
