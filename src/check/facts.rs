@@ -47,6 +47,8 @@ pub struct Facts {
     pub emulators: Vec<OtherProcess>,
     pub manager: ServiceManager,
     pub children: Vec<Child>,
+    /// Why it cannot be let go of; absent if it can be.
+    pub obstacle: Option<String>,
 }
 
 /// What matters of another process.
@@ -69,7 +71,7 @@ pub struct Child {
 
 impl Facts {
     /// Reads everything about the process `pid`.
-    pub fn read(pid: Pid) -> Result<Self, Error> {
+    pub fn read(pid: Pid, find_obstacle: impl Fn(Pid) -> Option<String>) -> Result<Self, Error> {
         let gone = || Error::new(format!("cannot check process {pid}: no such process"));
         let table = read_process_table()?;
         let stat = table.get(&pid).filter(|stat| !stat.is_dead()).cloned().ok_or_else(gone)?;
@@ -102,6 +104,7 @@ impl Facts {
             control_group,
             manager,
             children: list_children(&table, pid),
+            obstacle: find_obstacle(pid),
             stat,
         };
         // If it has ended meanwhile, some of this may be about another process with its PID.

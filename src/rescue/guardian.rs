@@ -103,8 +103,8 @@ fn repair(thread: Pid, registers: &Registers, mask: u64) -> Result<(), Fault> {
 pub struct Guardian {
     pid: Pid,
     pub ledger: &'static Ledger,
-    /// Closed when detach has ended.
-    _pipe: Option<OwnedFd>,
+    /// Closed when detach has ended, in whatever way.
+    pipe: Option<OwnedFd>,
 }
 
 impl Guardian {
@@ -121,14 +121,13 @@ impl Guardian {
                 ledger.put_back();
             }
         })?;
-        Ok(Self { pid, ledger, _pipe: pipe })
+        Ok(Self { pid, ledger, pipe })
     }
 
     /// Everything is as it should be: the guardian ends.
     pub fn dismiss(self) {
-        let Self { pid, ledger, _pipe } = self;
-        ledger.is_done.store(true, Ordering::Release);
-        drop(_pipe);
-        let _ = reap(pid);
+        self.ledger.is_done.store(true, Ordering::Release);
+        drop(self.pipe);
+        let _ = reap(self.pid);
     }
 }

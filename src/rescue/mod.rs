@@ -9,6 +9,7 @@ mod guardian;
 mod job;
 mod procedure;
 mod record;
+mod terminal;
 #[allow(unsafe_code)]
 mod tracee;
 
@@ -48,11 +49,10 @@ pub fn let_go(request: &Request, ui: &Ui) -> Result<u8, Error> {
     raise_descriptor_limit();
     let mut jobs = find_jobs(&request.wanted)?;
     ask(&jobs)?;
-    let keeper = Keeper::open(request)?;
     signals::prepare().map_err(|errno| Error::step("prepare signals", errno))?;
     let mut status = 0;
     for job in &mut jobs {
-        if let Err(error) = let_go_of(job, request, &keeper, ui) {
+        if let Err(error) = let_go_of(job, request, ui) {
             ui.failure(&error, error.hint());
             status = FAILED;
         }
@@ -118,17 +118,16 @@ fn refuse(member: &Member, reason: &str) -> Error {
     Error::new(format!("cannot let go of {}: {reason}", member.describe()))
 }
 
-fn let_go_of(job: &mut RunningJob, request: &Request, keeper: &Keeper, ui: &Ui) -> Result<(), Error> {
+fn let_go_of(job: &mut RunningJob, request: &Request, ui: &Ui) -> Result<(), Error> {
     let Some(first) = job.first().cloned() else { return Ok(()) };
-    let draft = keeper.draft(job, &first, request)?;
+    let keeper = Keeper::open(&first, request)?;
+    let known = keeper.find_known(job)?;
     if job.terminal.is_none() {
-        if draft.is_known() {
-            ui.note(format!("{} has been let go of already", draft.describe()));
-            return Ok(());
-        }
-        draft.discard();
-        return Err(refuse(&first, "it has no terminal"));
+        let Some(known) = known else { return Err(refuse(&first, "it has no terminal")) };
+        ui.note(format!("{} has no terminal any more", known.describe()));
+        return Ok(());
     }
+    let draft = keeper.draft(&first, known.as_ref(), request)?;
     let (released, trouble) = procedure::let_go(job, draft.output(), request.after);
     if released.is_empty() {
         draft.discard();

@@ -36,6 +36,7 @@ fn safe() -> Facts {
         emulators: Vec::new(),
         manager: ServiceManager::default(),
         children: Vec::new(),
+        obstacle: None,
     }
 }
 
