@@ -33,6 +33,8 @@ pub struct Ledger {
     /// The processes that we have stopped.
     stopped: [AtomicI32; MOST_PROCESSES],
     stopped_count: AtomicUsize,
+    /// Whether anything of the job has been changed for good.
+    has_changed: AtomicBool,
     is_done: AtomicBool,
 }
 
@@ -44,6 +46,7 @@ impl Ledger {
             mask: AtomicU64::new(0),
             stopped: [const { AtomicI32::new(0) }; MOST_PROCESSES],
             stopped_count: AtomicUsize::new(0),
+            has_changed: AtomicBool::new(false),
             is_done: AtomicBool::new(false),
         }
     }
@@ -69,6 +72,15 @@ impl Ledger {
         place.store(pid.as_raw(), Ordering::Relaxed);
         self.stopped_count.store(count + 1, Ordering::Release);
         true
+    }
+
+    /// Notes that something of the job is about to be changed for good.
+    pub fn note_change(&self) {
+        self.has_changed.store(true, Ordering::Release);
+    }
+
+    pub fn has_changed(&self) -> bool {
+        self.has_changed.load(Ordering::Acquire)
     }
 
     fn put_back(&self) {
@@ -108,7 +120,8 @@ pub struct Guardian {
 }
 
 impl Guardian {
-    pub fn start() -> nix::Result<Self> {
+    /// `take_back` removes what was made for the job; the guardian calls it if nothing of that has been changed.
+    pub fn start(take_back: impl Fn()) -> nix::Result<Self> {
         let ledger = share(Ledger::new())?;
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
         let mut pipe = Some(write_end);
@@ -119,6 +132,9 @@ impl Guardian {
             while read(&read_end, &mut [0]) == Err(Errno::EINTR) {}
             if !ledger.is_done.load(Ordering::Acquire) {
                 ledger.put_back();
+                if !ledger.has_changed() {
+                    take_back();
+                }
             }
         })?;
         Ok(Self { pid, ledger, pipe })

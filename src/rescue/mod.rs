@@ -106,12 +106,16 @@ fn list_ancestors(table: &Table) -> Vec<Pid> {
 /// Asks for every process of every job whether it may be let go of.
 fn ask(jobs: &[RunningJob]) -> Result<(), Error> {
     for member in jobs.iter().flat_map(|job| &job.members) {
-        if let Some(Err(Refusal { reason, help })) = consent::ask(member.pid) {
-            let hint = help.map(|Help::AsRoot| format!("as root: sudo detach --pid {}", member.pid));
-            return Err(refuse(member, &format!("{reason}; nothing was changed")).with_hint_if_any(hint));
+        if let Some(Err(refusal)) = consent::ask(member.pid) {
+            return Err(explain_refusal(member, &refusal));
         }
     }
     Ok(())
+}
+
+fn explain_refusal(member: &Member, Refusal { reason, help }: &Refusal) -> Error {
+    let hint = help.map(|Help::AsRoot| format!("as root: sudo detach --pid {}", member.pid));
+    refuse(member, &format!("{reason}; nothing was changed")).with_hint_if_any(hint)
 }
 
 fn refuse(member: &Member, reason: &str) -> Error {
@@ -128,19 +132,14 @@ fn let_go_of(job: &mut RunningJob, request: &Request, ui: &Ui) -> Result<(), Err
         return Ok(());
     }
     let draft = keeper.draft(&first, known.as_ref(), request)?;
-    let (released, trouble) = procedure::let_go(job, draft.output(), request.after);
-    if released.is_empty() {
-        draft.discard();
-    } else {
-        let described = draft.keep(job, &released, ui);
-        if trouble.is_none() {
-            ui.note(described);
-        }
-    }
+    let (released, trouble) = procedure::let_go(job, &draft, request.after, ui);
     match trouble {
         Some(trouble) => Err(explain(job, trouble, &released)),
         None if released.is_empty() => Err(refuse(&first, "it has ended")),
-        None => Ok(()),
+        None => {
+            ui.note(draft.describe(job, ui));
+            Ok(())
+        }
     }
 }
 
@@ -154,6 +153,7 @@ fn explain(job: &RunningJob, trouble: Trouble, released: &[Member]) -> Error {
         Trouble::Guardian(errno) => of_job(&format!("no process can be made that guards it: {}", reason(errno))),
         Trouble::TooMany => of_job("it has too many processes"),
         Trouble::Look(errno) => of_job(&reason(errno)),
+        Trouble::Refused(member, refusal) => explain_refusal(&member, &refusal),
         Trouble::DoesNotStop(member) => {
             refuse(&member, "it does not stop, because it waits in the kernel (state D); nothing was changed")
         }

@@ -19,12 +19,15 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::rescue::calls::{Caller, Failure, RemoteFd};
+use crate::rescue::consent::{self, Refusal};
 use crate::rescue::guardian::{Guardian, Ledger};
 use crate::rescue::job::{Member, RunningJob, list_threads};
+use crate::rescue::record::Draft;
 use crate::rescue::terminal::{Purpose, Terminal, TerminalDescriptor, list_terminal_descriptors, list_watches};
 use crate::rescue::tracee::{Fault, Tracee};
 use crate::sys::proc::{self, Stat};
 use crate::sys::process::Held;
+use crate::term::ui::Ui;
 
 /// A process that does not stop in this time waits in the kernel: for a file server, or for its vfork(2).
 const TIME_TO_STOP: Duration = Duration::from_secs(3);
@@ -49,25 +52,31 @@ pub enum Trouble {
     Guardian(Errno),
     TooMany,
     Look(Errno),
+    /// A process that the job has started meanwhile may not be let go of.
+    Refused(Member, Refusal),
     /// It did not stop; those that were stopped for us continue.
     DoesNotStop(Member),
     /// It is as it was; those before it have been let go of.
     Process(Member, Failure),
 }
 
-/// Lets go of `job`: what its descriptors on the terminal write goes to `output`. Returns the processes that have been
-/// let go of, and why the others have not.
-pub fn let_go(job: &mut RunningJob, output: &CStr, after: After) -> (Vec<Member>, Option<Trouble>) {
-    let guardian = match Guardian::start() {
+/// Lets go of `job`, as `draft` has it. Returns the processes that have been let go of, and why the others have not.
+pub fn let_go(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> (Vec<Member>, Option<Trouble>) {
+    let guardian = match Guardian::start(|| draft.take_back()) {
         Ok(guardian) => guardian,
-        Err(errno) => return (Vec::new(), Some(Trouble::Guardian(errno))),
+        Err(errno) => {
+            draft.take_back();
+            return (Vec::new(), Some(Trouble::Guardian(errno)));
+        }
     };
     let mut stopped = Stopped { processes: Vec::new(), ledger: guardian.ledger };
     let (mut released, mut trouble) = (Vec::new(), stop_all(job, &mut stopped).err());
     if trouble.is_none() {
-        trouble = let_go_of_each(job, output, guardian.ledger, &mut released);
+        draft.record(job, ui);
+        trouble = let_go_of_each(job, draft.output(), guardian.ledger, &mut released);
     }
-    if released.is_empty() {
+    if !guardian.ledger.has_changed() {
+        draft.take_back();
         stopped.continue_those_that_ran();
     } else if after == After::Continue {
         stopped.continue_all();
@@ -157,6 +166,11 @@ fn stop_all(job: &mut RunningJob, stopped: &mut Stopped) -> Result<(), Trouble> 
         if !job.add_new().map_err(Trouble::Look)? {
             return Ok(());
         }
+        for member in job.members.get(count..).unwrap_or_default() {
+            if let Some(Err(refusal)) = consent::ask(member.pid) {
+                return Err(Trouble::Refused(member.clone(), refusal));
+            }
+        }
     }
 }
 
@@ -202,6 +216,7 @@ fn let_go_of_process(
         caller.finish()?;
         return opened.map(drop);
     };
+    ledger.note_change();
     caller.ignore(Signal::SIGHUP as i32)?;
     leave_terminal(&mut caller, &descriptors)?;
     for (epoll, watched) in watches {

@@ -1,7 +1,7 @@
 //! What is kept of a job that has been let go of: its log, and its record in the journal.
 //!
-//! The log is made before anything is done to the job, and removed if that comes to nothing. A job that the journal has
-//! already keeps its identity, and its log.
+//! Both are made before anything is done to the job, and taken back if nothing was: whoever is killed in between leaves a
+//! job whose output can be found. A job that the journal has already keeps its identity, and its log.
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Pid, Uid, geteuid, getgid, gethostname, setegid, seteuid};
+use nix::unistd::{Gid, Pid, Uid, geteuid, getgid, gethostname, getuid, setegid, seteuid};
 
 use crate::error::{Error, reason};
 use crate::jobs::directory::{LogStem, StateDirectory};
@@ -51,6 +51,10 @@ struct Place {
 pub struct Draft<'k> {
     keeper: &'k Keeper,
     id: JobId,
+    /// Whether the journal has the job already.
+    is_known: bool,
+    /// The error is a reason.
+    journal: Result<Journal, String>,
     start: Start,
     /// The name of its log in the state directory.
     log: Option<String>,
@@ -77,32 +81,41 @@ impl User {
         }
     }
 
-    /// Runs `act` with the rights of this user.
-    fn run<T>(self, act: impl FnOnce() -> T) -> T {
-        let Self::Other(user, group) = self else { return act() };
-        // Without them, nothing is done as root that was to be done as the user.
-        let is_other = setegid(group).and_then(|()| seteuid(user)).is_ok();
-        let result = act();
-        if is_other {
-            let _ = seteuid(Uid::from_raw(0));
+    /// Takes the rights of this user, until the result is dropped.
+    fn assume(self) -> nix::Result<Rights> {
+        let Self::Other(user, group) = self else { return Ok(Rights::Own) };
+        let rights = Rights::Assumed;
+        setegid(group)?;
+        seteuid(user)?;
+        Ok(rights)
+    }
+}
+
+/// The rights with which this process acts.
+enum Rights {
+    Own,
+    Assumed,
+}
+
+impl Drop for Rights {
+    fn drop(&mut self) {
+        if matches!(self, Self::Assumed) {
+            let _ = seteuid(getuid());
+            let _ = setegid(getgid());
         }
-        let _ = setegid(getgid());
-        result
     }
 }
 
 impl Keeper {
-    /// Opens the state directory, and makes the file that `-o` names. `mask` is the umask of the caller.
+    /// Opens the state directory, and makes the file that `-o` names.
     pub fn open(first: &Member, request: &Request) -> Result<Self, Error> {
         let user = User::of_job(first);
-        let output = request.output.as_deref().map(|path| user.run(|| make_output(path))).transpose()?;
-        let place = user.run(|| {
-            // What is made here is for the user alone.
-            let mask = umask(Mode::from_bits_truncate(0o077));
-            let place = Place::open(user, first);
-            umask(mask);
-            place
-        });
+        let _rights = user.assume().map_err(|errno| Error::step("act as the user of the job", errno))?;
+        let output = request.output.as_deref().map(make_output).transpose()?;
+        // What is made from here on is for the user alone.
+        let mask = umask(Mode::from_bits_truncate(0o077));
+        let place = Place::open(user, first);
+        umask(mask);
         match (place, &output) {
             (Err(error), None) => Err(error),
             (place, _) => Ok(Self { user, place, output }),
@@ -114,7 +127,8 @@ impl Keeper {
         let Ok(place) = &self.place else { return Ok(None) };
         // What is wrong with the journal is reported where it is read.
         let ui = Ui::new(Verbosity::Quiet);
-        let jobs = self.user.run(|| Jobs::find_in(StateDirectory::open_at(place.directory.path())?, &ui))?;
+        let Ok(_rights) = self.user.assume() else { return Ok(None) };
+        let jobs = Jobs::find_in(StateDirectory::open_at(place.directory.path())?, &ui)?;
         let has_member = |rescue: &Rescue| running.members.iter().any(|it| rescue.members.contains(&identity(it)));
         let is_it = |job: &Job| {
             let is_same = job.record.rescue.as_ref().map_or(job.record.session == running.session, has_member);
@@ -130,6 +144,8 @@ impl Keeper {
         let mut draft = Draft {
             keeper: self,
             id: known.map_or_else(|| self.identify(first), |known| *known.id()),
+            is_known: known.is_some(),
+            journal: self.open_journal(),
             start: make_start(first, &name, &argv),
             log: None,
             is_log_new: false,
@@ -137,6 +153,13 @@ impl Keeper {
         };
         draft.choose_output(&name, known)?;
         Ok(draft)
+    }
+
+    /// The journal; the error is a reason.
+    fn open_journal(&self) -> Result<Journal, String> {
+        let place = self.place.as_ref().map_err(ToString::to_string)?;
+        let _rights = self.user.assume().map_err(reason)?;
+        Journal::open(&place.directory, &place.boot_id).map_err(reason)
     }
 
     fn identify(&self, first: &Member) -> JobId {
@@ -212,7 +235,8 @@ impl Draft<'_> {
         }
         let stem = LogStem::new(name);
         let number = Cell::new(0);
-        let made = self.keeper.user.run(|| place.directory.create_log(&stem, self.id.pid, |it| number.set(it)));
+        let rights = self.keeper.user.assume();
+        let made = rights.and_then(|_rights| place.directory.create_log(&stem, self.id.pid, |it| number.set(it)));
         let log = String::from_utf8_lossy(stem.name(self.id.pid, number.get()).as_bytes()).into_owned();
         let path = place.directory.path().join(&log);
         made.map_err(|errno| Error::path("create log", &path, errno))?;
@@ -233,15 +257,8 @@ impl Draft<'_> {
         self.output = to_c_string(path.as_os_str().to_owned());
     }
 
-    /// Takes back what was made: nothing was done to the job.
-    pub fn discard(self) {
-        if let (true, Some(log), Ok(place)) = (self.is_log_new, &self.log, &self.keeper.place) {
-            let _ = self.keeper.user.run(|| place.directory.remove(log.as_str()));
-        }
-    }
-
-    /// Records the job, of which these processes were let go of. Returns a sentence about it.
-    pub fn keep(&self, job: &RunningJob, released: &[Member], ui: &Ui) -> String {
+    /// Records that the job is let go of, with all its processes. A job that cannot be recorded is let go of all the same.
+    pub fn record(&self, job: &RunningJob, ui: &Ui) {
         let path = Path::new(OsStr::from_bytes(self.output.to_bytes()));
         let output = fs::metadata(path).ok().filter(fs::Metadata::is_file);
         let rescue = Rescue {
@@ -250,24 +267,39 @@ impl Draft<'_> {
             let_go_at_ms: now_in_ms(),
             log: self.log.clone(),
             output: output.map(|metadata| FileId { device: metadata.dev(), inode: metadata.ino() }),
-            members: released.iter().map(identity).collect(),
+            members: job.members.iter().map(identity).collect(),
         };
-        let recorded = self.keeper.place.as_ref().map_err(ToString::to_string).and_then(|place| {
-            let append = || {
-                let journal = Journal::open(&place.directory, &place.boot_id)?;
-                journal.append_rescue(&place.directory, self.id, &rescue, &self.start)
-            };
-            self.keeper.user.run(append).map_err(reason)
-        });
+        let recorded = match (&self.keeper.place, &self.journal) {
+            (Ok(place), Ok(journal)) => {
+                let rights = self.keeper.user.assume();
+                let append = |_rights| journal.append_rescue(&place.directory, self.id, &rescue, &self.start);
+                rights.and_then(append).map_err(reason)
+            }
+            (Err(error), _) => Err(error.to_string()),
+            (_, Err(reason)) => Err(reason.clone()),
+        };
         if let Err(fault) = recorded {
             ui.warn(format!("cannot record job {}: {fault}", quote(self.start.name.as_os_str())));
         }
-        let (boot_id, directory) = match &self.keeper.place {
-            Ok(place) => (place.boot_id.as_str(), place.directory.path()),
-            Err(_) => ("", Path::new("")),
-        };
-        let process = Process { session: rescue.session, log: rescue.log, tracker: None };
-        let record = Record::new(boot_id, self.id, process, self.start.clone(), directory);
+    }
+
+    /// Takes the record back and removes the log: nothing was done to the job. Called by the guardian as well: allocates
+    /// nothing.
+    pub fn take_back(&self) {
+        let (Ok(place), Ok(_rights)) = (&self.keeper.place, self.keeper.user.assume()) else { return };
+        if let (false, Ok(journal)) = (self.is_known, &self.journal) {
+            let _ = journal.append_withdrawal(&place.directory, self.id);
+        }
+        if let (true, Some(log)) = (self.is_log_new, &self.log) {
+            let _ = place.directory.remove(log.as_str());
+        }
+    }
+
+    /// The job, and where its output goes.
+    pub fn describe(&self, job: &RunningJob, ui: &Ui) -> String {
+        let directory = self.keeper.place.as_ref().map_or(Path::new(""), |place| place.directory.path());
+        let process = Process { session: job.session, log: self.log.clone(), tracker: None };
+        let record = Record::new("", self.id, process, self.start.clone(), directory);
         format!("{} (PID {}), {}", quote(self.start.name.as_os_str()), ui.strong(self.id.pid), describe_output(&record))
     }
 }
