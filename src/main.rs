@@ -57,7 +57,7 @@ fn run(action: Action, ui: &Ui) -> Result<u8, Error> {
         Action::Stop(options) => jobs::stop::stop(&options, ui),
         Action::Prune(options) => jobs::prune::prune(&options, ui),
         Action::LetGo(request) => rescue::let_go(&request, ui),
-        Action::Check { wanted, json } => check::check(&wanted, json, ui),
+        Action::Check { wanted, json } => check::check(&wanted, json, rescue::find_obstacle, ui),
         Action::Init(shell) => init::init(shell),
     }
 }

@@ -50,6 +50,8 @@ pub struct Facts {
     pub emulators: Vec<OtherProcess>,
     pub manager: ServiceManager,
     pub children: Vec<Child>,
+    /// Why it cannot be let go of; absent if it can be.
+    pub obstacle: Option<String>,
 }
 
 /// What matters of another process.
@@ -72,7 +74,11 @@ pub struct Child {
 
 impl Facts {
     /// Reads everything about the process `pid`. `said` is what the shell that has called says about its jobs.
-    pub fn read(pid: Pid, said: Option<&JobTable>) -> Result<Self, Error> {
+    pub fn read(
+        pid: Pid,
+        said: Option<&JobTable>,
+        find_obstacle: impl Fn(Pid) -> Option<String>,
+    ) -> Result<Self, Error> {
         let gone = || Error::new(format!("cannot check process {pid}: no such process"));
         let table = read_process_table()?;
         let shell_says = |shell: &OtherProcess| said.filter(|said| said.shell == shell.pid).cloned();
@@ -108,6 +114,7 @@ impl Facts {
             control_group,
             manager,
             children: list_children(&table, pid),
+            obstacle: find_obstacle(pid),
             stat,
         };
         // If it has ended meanwhile, some of this may be about another process with its PID.

@@ -26,8 +26,13 @@ use table::JobTable;
 const WOULD_NOT_SURVIVE: u8 = 1;
 
 /// Checks the processes or jobs `wanted`; without any, the newest running job. If one cannot be checked, the others
-/// still are. Returns the exit status.
-pub fn check(wanted: &[OsString], json: bool, ui: &Ui) -> Result<u8, Error> {
+/// still are. `find_obstacle` tells why a process cannot be let go of. Returns the exit status.
+pub fn check(
+    wanted: &[OsString],
+    json: bool,
+    find_obstacle: impl Fn(Pid) -> Option<String>,
+    ui: &Ui,
+) -> Result<u8, Error> {
     let processes: Vec<Result<Pid, Error>> = if wanted.is_empty() {
         vec![find_for_check(None, ui)]
     } else {
@@ -37,7 +42,7 @@ pub fn check(wanted: &[OsString], json: bool, ui: &Ui) -> Result<u8, Error> {
     let mut status = 0;
     let mut separator = "";
     for process in processes {
-        match process.and_then(|pid| Facts::read(pid, table.as_ref())) {
+        match process.and_then(|pid| Facts::read(pid, table.as_ref(), &find_obstacle)) {
             Ok(facts) => {
                 let judgement = judge(&facts);
                 let text = if json {

@@ -35,7 +35,6 @@ const AFTER_HELP: &str = "\
 Examples:
   detach clion                  Start a program that outlives its terminal
   detach -o build.log make -j8  Append the output of make to a file
-  detach --log -f make          Follow the output of the job called make
 
 Output to a terminal, a pipe or a socket goes to the log of the job instead.
 DURATION is, for example, 500ms, 2s or 1m30s; a bare number means seconds.

@@ -84,24 +84,19 @@ impl Journal {
         self.append(directory, &[IoSlice::new(head.as_bytes()), IoSlice::new(&draft.tail)])
     }
 
-    /// Appends that detach has let go of a job; what this is only if the journal does not have the job yet.
+    /// Appends that detach has let go of a job.
     pub fn append_rescue(
         &self,
         directory: &StateDirectory,
         job: JobId,
         rescue: &Rescue,
-        start: Option<&Start>,
+        start: &Start,
     ) -> nix::Result<()> {
         let event = Event { rescue: Some(rescue), ..Event::of(job) };
         let mut line = format!("\n{}", serde_json::to_string(&event).unwrap_or_default()).into_bytes();
-        match start {
-            // The object goes on.
-            Some(start) => {
-                line.pop();
-                line.extend(StartDraft::new(start).tail);
-            }
-            None => line.push(b'\n'),
-        }
+        // The end of the object, which goes on.
+        line.pop();
+        line.extend(StartDraft::new(start).tail);
         self.append(directory, &[IoSlice::new(&line)])
     }
 
@@ -282,16 +277,21 @@ struct Events {
 }
 
 impl Events {
-    /// Whatever the order of the events: a process that was let go of in any of them was let go of.
-    fn add_rescue(&mut self, rescue: Rescue) {
-        let Some(known) = &mut self.rescue else {
-            self.rescue = Some(rescue);
-            return;
-        };
-        known.members.extend(rescue.members);
-        known.members.sort_unstable();
-        known.members.dedup();
-        known.log = known.log.take().or(rescue.log);
+    /// Whatever the order of the events, a process that was let go of in any of them was let go of; everything else is as
+    /// in the last.
+    fn add_rescue(&mut self, mut rescue: Rescue, start: Option<(usize, Range<usize>)>) {
+        let mut members = rescue.members.clone();
+        members.extend(self.rescue.iter().flat_map(|known| &known.members));
+        members.sort_unstable();
+        members.dedup();
+        match &mut self.rescue {
+            Some(known) if known.let_go_at_ms > rescue.let_go_at_ms => known.members = members,
+            _ => {
+                rescue.members = members;
+                self.rescue = Some(rescue);
+                self.start_of_rescue = start;
+            }
+        }
     }
 
     /// `None`: there is no such job.
@@ -380,8 +380,7 @@ impl Contents {
                     (number, offset..offset + text.len())
                 });
                 if let Some(rescue) = event.rescue {
-                    events.add_rescue(rescue);
-                    events.start_of_rescue = start.or(events.start_of_rescue.take());
+                    events.add_rescue(rescue, start);
                 } else if let (Some(process), Some(start)) = (event.process, start) {
                     events.process = Some(process);
                     events.start = Some(start);

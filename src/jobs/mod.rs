@@ -128,7 +128,11 @@ struct WithName {
 impl<'a> Jobs<'a> {
     /// Reads the journals and looks at /proc; `None` when no job has ever been started.
     pub fn find(ui: &'a Ui) -> Result<Option<Self>, Error> {
-        let Some(directory) = StateDirectory::find()? else { return Ok(None) };
+        StateDirectory::find()?.map(|directory| Self::find_in(directory, ui)).transpose()
+    }
+
+    /// Like [`Jobs::find`], in this state directory.
+    pub fn find_in(directory: StateDirectory, ui: &'a Ui) -> Result<Self, Error> {
         let names = directory.list()?;
         let boot_id = proc::boot_id().map_err(Error::proc)?;
         let pid_namespace = proc::visible_pid_namespace().map_err(Error::proc)?;
@@ -194,7 +198,7 @@ impl<'a> Jobs<'a> {
         }
         let is_log = |name: &OsString| name.as_encoded_bytes().ends_with(b".log");
         jobs.logs = names.into_iter().filter(is_log).collect();
-        Ok(Some(jobs))
+        Ok(jobs)
     }
 
     /// Like [`Jobs::find`], to look for the job `wanted`.

@@ -61,6 +61,8 @@ pub struct Rescue {
     pub session: Pid,
     #[serde(with = "Number")]
     pub group: Pid,
+    /// Milliseconds since 1970-01-01 00:00 UTC.
+    pub let_go_at_ms: u64,
     /// The name of the job's log in the state directory.
     pub log: Option<String>,
     /// The file that its output goes to; absent for /dev/null.

@@ -9,15 +9,15 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::unistd::{Pid, geteuid};
 
 use crate::error::reason;
+use crate::rescue::job::list_threads;
 use crate::rescue::tracee::IS_SUPPORTED;
 use crate::sys::errno;
-use crate::sys::proc::{self, status_field};
+use crate::sys::proc::{self, Stat, status_field};
 use crate::term::text::quote;
 
 const ELF_64: u8 = 2;
@@ -42,13 +42,11 @@ pub enum Help {
 /// What decides about a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
-    is_kernel_thread: bool,
-    is_in_other_pid_namespace: bool,
+    kind: Kind,
     tracer: Option<Tracer>,
     seccomp: Seccomp,
     own_seccomp: Seccomp,
-    is_in_other_mount_namespace: bool,
-    has_other_root: bool,
+    files: Files,
     /// Absent where the program cannot be read.
     is_64_bit: Option<bool>,
     users: Users,
@@ -56,6 +54,23 @@ struct Facts {
     access: nix::Result<()>,
     /// kernel.yama.ptrace_scope
     yama: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Program,
+    KernelThread,
+    /// Its process group has no number here.
+    InOtherPidNamespace,
+}
+
+/// Which files its paths lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    Same,
+    OfOtherMountNamespace,
+    /// chroot(2)
+    OfOtherRoot,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,35 +103,59 @@ pub fn ask(pid: Pid) -> Option<Result<(), Refusal>> {
 impl Facts {
     fn read(pid: Pid) -> Option<Self> {
         let stat = proc::stat(pid).ok()??;
-        let status = fs::read(format!("/proc/{pid}/status")).ok()?;
-        let own_status = fs::read("/proc/self/status").unwrap_or_default();
-        let number = |name| status_field(&status, name).and_then(|text| text.parse().ok());
-        let tracer = number("TracerPid").filter(|tracer| *tracer != 0);
-        let link = |pid: &str, name: &str| fs::read_link(format!("/proc/{pid}/{name}")).ok();
-        let is_other = |it: Option<PathBuf>, own: Option<PathBuf>| it.is_some() && it != own;
-        let root = |pid: &str| fs::metadata(format!("/proc/{pid}/root")).ok().map(|root| (root.dev(), root.ino()));
-        let name = pid.to_string();
-        let is_kernel_thread =
-            pid == KTHREADD && stat.group.as_raw() == 0 || stat.parent == KTHREADD && stat.group.as_raw() == 0;
-        let mut ids = status_field(&status, "Uid").unwrap_or_default().split_ascii_whitespace();
+        // The first thread may have ended before the others: nothing can be read of it.
+        let living = list_threads(pid).into_iter().filter(|(_, stat)| !matches!(stat.state, b'Z' | b'X'));
+        let threads: Vec<Pid> = living.map(|(thread, _)| thread).collect();
+        let thread = *threads.first()?;
+        let statuses = threads.iter().filter_map(|thread| fs::read(format!("/proc/{thread}/status")).ok());
+        let statuses: Vec<Vec<u8>> = statuses.collect();
+        let own_seccomp = Seccomp::parse(&fs::read("/proc/self/status").unwrap_or_default());
+        let mut filters = statuses.iter().map(|status| Seccomp::parse(status));
+        let mut ids = status_field(statuses.first()?, "Uid").unwrap_or_default().split_ascii_whitespace();
         let mut id = || ids.next().and_then(|id| id.parse().ok()).unwrap_or(u32::MAX);
         Some(Self {
-            is_kernel_thread,
-            is_in_other_pid_namespace: stat.group.as_raw() == 0 && !is_kernel_thread,
-            tracer: tracer.map(|tracer| {
-                let tracer = Pid::from_raw(tracer);
-                let stat = proc::stat(tracer).ok().flatten();
-                Tracer { pid: tracer, name: stat.map(|stat| stat.name).unwrap_or_default() }
-            }),
-            seccomp: Seccomp::parse(&status),
-            own_seccomp: Seccomp::parse(&own_status),
-            is_in_other_mount_namespace: is_other(link(&name, "ns/mnt"), link("self", "ns/mnt")),
-            has_other_root: root(&name).is_some_and(|it| Some(it) != root("self")),
-            is_64_bit: read_class(pid).map(|class| class == ELF_64),
+            kind: Kind::of(pid, &stat),
+            tracer: statuses.iter().find_map(|status| Tracer::parse(status)),
+            seccomp: filters.find(|it| *it != own_seccomp).unwrap_or(own_seccomp),
+            own_seccomp,
+            files: Files::of(thread),
+            is_64_bit: read_class(thread).map(|class| class == ELF_64),
             users: Users { own: geteuid().as_raw(), real: id(), effective: id(), saved: id() },
-            access: try_access(pid)?,
+            access: try_access(thread)?,
             yama: read_yama(),
         })
+    }
+}
+
+impl Kind {
+    fn of(pid: Pid, stat: &Stat) -> Self {
+        match stat.group.as_raw() {
+            0 if pid == KTHREADD || stat.parent == KTHREADD => Self::KernelThread,
+            0 => Self::InOtherPidNamespace,
+            _ => Self::Program,
+        }
+    }
+}
+
+impl Files {
+    fn of(thread: Pid) -> Self {
+        let mounts = |name: &str| fs::read_link(format!("/proc/{name}/ns/mnt")).ok();
+        let root = |name: &str| fs::metadata(format!("/proc/{name}/root")).ok().map(|root| (root.dev(), root.ino()));
+        let name = thread.to_string();
+        if mounts(&name).is_some_and(|it| Some(it) != mounts("self")) {
+            Self::OfOtherMountNamespace
+        } else if root(&name).is_some_and(|it| Some(it) != root("self")) {
+            Self::OfOtherRoot
+        } else {
+            Self::Same
+        }
+    }
+}
+
+impl Tracer {
+    fn parse(status: &[u8]) -> Option<Self> {
+        let pid = status_field(status, "TracerPid")?.parse().ok().filter(|pid| *pid != 0).map(Pid::from_raw)?;
+        Some(Self { pid, name: proc::stat(pid).ok().flatten().map(|stat| stat.name).unwrap_or_default() })
     }
 }
 
@@ -154,11 +193,12 @@ fn judge(facts: &Facts) -> Result<(), Refusal> {
     if !IS_SUPPORTED {
         return refuse("not supported on this processor yet");
     }
-    if facts.is_kernel_thread {
-        return refuse("it is a thread of the kernel");
-    }
-    if facts.is_in_other_pid_namespace {
-        return refuse("it is in another PID namespace (a container); run detach inside it");
+    match facts.kind {
+        Kind::KernelThread => return refuse("it is a thread of the kernel"),
+        Kind::InOtherPidNamespace => {
+            return refuse("it is in another PID namespace (a container); run detach inside it");
+        }
+        Kind::Program => (),
     }
     if let Some(tracer) = &facts.tracer {
         let name = quote(OsStr::from_bytes(&tracer.name));
@@ -167,11 +207,12 @@ fn judge(facts: &Facts) -> Result<(), Refusal> {
     if let Err(errno) = facts.access {
         return Err(explain_denial(facts, errno));
     }
-    if facts.is_in_other_mount_namespace {
-        return refuse("it is in another mount namespace (a container); run detach inside it");
-    }
-    if facts.has_other_root {
-        return refuse("it has another root directory (chroot), where there is no path to the log");
+    match facts.files {
+        Files::OfOtherMountNamespace => {
+            return refuse("it is in another mount namespace (a container); run detach inside it");
+        }
+        Files::OfOtherRoot => return refuse("it has another root directory (chroot), so it cannot open the log"),
+        Files::Same => (),
     }
     if has_own_filter(facts) {
         return refuse("it has a seccomp filter of its own, and a system call that this does not allow could kill it");

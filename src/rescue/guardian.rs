@@ -33,6 +33,8 @@ pub struct Ledger {
     /// The processes that we have stopped.
     stopped: [AtomicI32; MOST_PROCESSES],
     stopped_count: AtomicUsize,
+    /// Whether anything of the job has been changed for good.
+    has_changed: AtomicBool,
     is_done: AtomicBool,
 }
 
@@ -44,6 +46,7 @@ impl Ledger {
             mask: AtomicU64::new(0),
             stopped: [const { AtomicI32::new(0) }; MOST_PROCESSES],
             stopped_count: AtomicUsize::new(0),
+            has_changed: AtomicBool::new(false),
             is_done: AtomicBool::new(false),
         }
     }
@@ -69,6 +72,15 @@ impl Ledger {
         place.store(pid.as_raw(), Ordering::Relaxed);
         self.stopped_count.store(count + 1, Ordering::Release);
         true
+    }
+
+    /// Notes that something of the job is about to be changed for good.
+    pub fn note_change(&self) {
+        self.has_changed.store(true, Ordering::Release);
+    }
+
+    pub fn has_changed(&self) -> bool {
+        self.has_changed.load(Ordering::Acquire)
     }
 
     fn put_back(&self) {
@@ -103,12 +115,13 @@ fn repair(thread: Pid, registers: &Registers, mask: u64) -> Result<(), Fault> {
 pub struct Guardian {
     pid: Pid,
     pub ledger: &'static Ledger,
-    /// Closed when detach has ended.
-    _pipe: Option<OwnedFd>,
+    /// Closed when detach has ended, in whatever way.
+    pipe: Option<OwnedFd>,
 }
 
 impl Guardian {
-    pub fn start() -> nix::Result<Self> {
+    /// `take_back` removes what was made for the job; the guardian calls it if nothing of that has been changed.
+    pub fn start(take_back: impl Fn()) -> nix::Result<Self> {
         let ledger = share(Ledger::new())?;
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
         let mut pipe = Some(write_end);
@@ -119,16 +132,18 @@ impl Guardian {
             while read(&read_end, &mut [0]) == Err(Errno::EINTR) {}
             if !ledger.is_done.load(Ordering::Acquire) {
                 ledger.put_back();
+                if !ledger.has_changed() {
+                    take_back();
+                }
             }
         })?;
-        Ok(Self { pid, ledger, _pipe: pipe })
+        Ok(Self { pid, ledger, pipe })
     }
 
     /// Everything is as it should be: the guardian ends.
     pub fn dismiss(self) {
-        let Self { pid, ledger, _pipe } = self;
-        ledger.is_done.store(true, Ordering::Release);
-        drop(_pipe);
-        let _ = reap(pid);
+        self.ledger.is_done.store(true, Ordering::Release);
+        drop(self.pipe);
+        let _ = reap(self.pid);
     }
 }

@@ -3,31 +3,19 @@
 //! /proc is read, and nothing is touched. Whether it may be let go of is asked by `consent`.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use nix::sys::stat::{major, minor};
 use nix::unistd::Pid;
 
 use crate::error::Error;
+use crate::rescue::terminal::Terminal;
 use crate::sys::proc::{self, Stat};
 use crate::term::text::quote;
 
 /// All processes, at one moment.
 pub type Table = BTreeMap<Pid, Stat>;
-
-/// A terminal, by its device number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terminal {
-    major: u64,
-    minor: u64,
-}
-
-/// What opens the controlling terminal of whoever opens it: tty(4).
-const OWN_TERMINAL: Terminal = Terminal { major: 5, minor: 0 };
-const CONSOLE: Terminal = Terminal { major: 5, minor: 1 };
 
 /// A process of the job. Within this boot, PID and start time identify it.
 #[derive(Clone, Debug)]
@@ -39,7 +27,7 @@ pub struct Member {
 impl Member {
     /// `'make' (PID 4242)`
     pub fn describe(&self) -> String {
-        format!("{} (PID {})", quote(std::ffi::OsStr::from_bytes(&self.stat.name)), self.pid)
+        format!("{} (PID {})", quote(OsStr::from_bytes(&self.stat.name)), self.pid)
     }
 
     /// Whether it leads its session.
@@ -59,97 +47,6 @@ pub struct RunningJob {
     seen: HashSet<Pid>,
 }
 
-impl Terminal {
-    /// The controlling terminal of a process.
-    fn controlling(stat: &Stat) -> Option<Self> {
-        // proc_pid_stat(5): the minor number is in bits 31 to 20 and 7 to 0, the major number in bits 19 to 8.
-        let number = u64::from(stat.terminal);
-        (number != 0).then(|| Self { major: number >> 8 & 0xfff, minor: number & 0xff | number >> 12 & 0xfff00 })
-    }
-
-    /// The character device that a descriptor is on.
-    fn of_descriptor(pid: Pid, fd: &str) -> Option<Self> {
-        let metadata = fs::metadata(format!("/proc/{pid}/fd/{fd}")).ok()?;
-        let device = metadata.rdev();
-        metadata.file_type().is_char_device().then(|| Self { major: major(device), minor: minor(device) })
-    }
-
-    /// Whether a device of this kind is a terminal: devices.txt of the kernel.
-    fn is_terminal(self) -> bool {
-        self == CONSOLE || self.is_pseudo() || matches!(self.major, 4 | 166 | 188 | 204 | 229)
-    }
-
-    /// The side of a pseudo-terminal that programs have: pts(4).
-    fn is_pseudo(self) -> bool {
-        (136..=143).contains(&self.major)
-    }
-}
-
-/// A descriptor that leads to the terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TerminalDescriptor {
-    pub fd: i32,
-    pub use_: Use,
-    pub closes_on_exec: bool,
-}
-
-/// What a descriptor is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// stdin, or open for reading alone, or a conversation with the user (/dev/tty).
-    Read,
-    Write,
-}
-
-/// The descriptors of a process that lead to `terminal`.
-pub fn list_terminal_descriptors(pid: Pid, terminal: Terminal) -> nix::Result<Vec<TerminalDescriptor>> {
-    let mut found = Vec::new();
-    for fd in list_descriptors(pid)? {
-        let Some(device) = Terminal::of_descriptor(pid, &fd.to_string()) else { continue };
-        let is_own = device == OWN_TERMINAL;
-        // /dev/console is another name of a terminal that is no pseudo-terminal.
-        if device != terminal && !is_own && (device != CONSOLE || terminal.is_pseudo()) {
-            continue;
-        }
-        let Some(flags) = descriptor_flags(pid, fd) else { continue };
-        let is_read = fd == 0 || is_own || flags & nix::libc::O_ACCMODE == nix::libc::O_RDONLY;
-        let closes_on_exec = flags & nix::libc::O_CLOEXEC != 0;
-        found.push(TerminalDescriptor { fd, use_: if is_read { Use::Read } else { Use::Write }, closes_on_exec });
-    }
-    Ok(found)
-}
-
-fn list_descriptors(pid: Pid) -> nix::Result<Vec<i32>> {
-    let failed = |error: std::io::Error| crate::sys::errno(&error);
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd")).map_err(failed)? {
-        numbers.extend(entry.map_err(failed)?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
-    }
-    Ok(numbers)
-}
-
-fn descriptor_flags(pid: Pid, fd: i32) -> Option<i32> {
-    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
-    i32::from_str_radix(flags.trim(), 8).ok()
-}
-
-/// The pairs of an epoll instance and a descriptor that it watches, for those of `watched`: epoll(7).
-pub fn list_watches(pid: Pid, watched: &[TerminalDescriptor]) -> Vec<(i32, i32)> {
-    let mut watches = Vec::new();
-    for fd in list_descriptors(pid).unwrap_or_default() {
-        let link = fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap_or_default();
-        if link.as_os_str() != "anon_inode:[eventpoll]" {
-            continue;
-        }
-        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
-        let targets =
-            info.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok());
-        watches.extend(targets.filter(|target| watched.iter().any(|it| it.fd == *target)).map(|target| (fd, target)));
-    }
-    watches
-}
-
 /// All processes that can be seen.
 pub fn read_table() -> Result<Table, Error> {
     proc::processes().and_then(Iterator::collect).map_err(Error::proc)
@@ -164,14 +61,20 @@ impl RunningJob {
             Error::new(format!("cannot let go of process {wanted}: there is no such process or process group"))
         })?;
         let (group, session) = (stat.group, stat.session);
-        let first = table.get(&group).filter(|leader| !leader.is_dead()).map_or(stat, |leader| leader);
-        let first_pid = if std::ptr::eq(first, stat) { wanted } else { group };
-        let mut job =
-            Self { group, session, terminal: None, members: Vec::new(), seen: table.keys().copied().collect() };
-        let streams = ["0", "1", "2"].into_iter().filter_map(|fd| Terminal::of_descriptor(first_pid, fd));
-        job.terminal = Terminal::controlling(first).or_else(|| streams.into_iter().find(|it| it.is_terminal()));
+        let seen = table.keys().copied().collect();
+        let mut job = Self { group, session, terminal: None, members: Vec::new(), seen };
+        job.add(table);
+        job.terminal = job.find_terminal();
+        // Its descendants that have left the session are on that terminal, or on none.
         job.add(table);
         Ok(job)
+    }
+
+    /// The terminal of any of its processes, that of the first if it has one.
+    fn find_terminal(&self) -> Option<Terminal> {
+        let members = || self.first().into_iter().chain(&self.members);
+        let controlling = members().find_map(|member| Terminal::controlling(&member.stat));
+        controlling.or_else(|| members().find_map(|member| Terminal::of_stream(member.pid)))
     }
 
     /// Adds all processes of `table` that belong to the job. Returns whether there were any.
@@ -250,4 +153,12 @@ pub fn read_argv(member: &Member) -> Vec<OsString> {
         return vec![OsString::from_vec(member.stat.name.clone())];
     }
     line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.into())).collect()
+}
+
+/// The threads of a process.
+pub fn list_threads(process: Pid) -> Vec<(Pid, Stat)> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{process}/task")) else { return Vec::new() };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid::from_raw);
+    let stat = |thread| proc::parse_stat(&fs::read(format!("/proc/{process}/task/{thread}/stat")).ok()?);
+    numbers.filter_map(|thread| Some((thread, stat(thread)?))).collect()
 }

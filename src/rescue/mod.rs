@@ -9,6 +9,7 @@ mod guardian;
 mod job;
 mod procedure;
 mod record;
+mod terminal;
 #[allow(unsafe_code)]
 mod tracee;
 
@@ -48,11 +49,10 @@ pub fn let_go(request: &Request, ui: &Ui) -> Result<u8, Error> {
     raise_descriptor_limit();
     let mut jobs = find_jobs(&request.wanted)?;
     ask(&jobs)?;
-    let keeper = Keeper::open(request)?;
     signals::prepare().map_err(|errno| Error::step("prepare signals", errno))?;
     let mut status = 0;
     for job in &mut jobs {
-        if let Err(error) = let_go_of(job, request, &keeper, ui) {
+        if let Err(error) = let_go_of(job, request, ui) {
             ui.failure(&error, error.hint());
             status = FAILED;
         }
@@ -106,42 +106,40 @@ fn list_ancestors(table: &Table) -> Vec<Pid> {
 /// Asks for every process of every job whether it may be let go of.
 fn ask(jobs: &[RunningJob]) -> Result<(), Error> {
     for member in jobs.iter().flat_map(|job| &job.members) {
-        if let Some(Err(Refusal { reason, help })) = consent::ask(member.pid) {
-            let hint = help.map(|Help::AsRoot| format!("as root: sudo detach --pid {}", member.pid));
-            return Err(refuse(member, &format!("{reason}; nothing was changed")).with_hint_if_any(hint));
+        if let Some(Err(refusal)) = consent::ask(member.pid) {
+            return Err(explain_refusal(member, &refusal));
         }
     }
     Ok(())
+}
+
+fn explain_refusal(member: &Member, Refusal { reason, help }: &Refusal) -> Error {
+    let hint = help.map(|Help::AsRoot| format!("as root: sudo detach --pid {}", member.pid));
+    refuse(member, &format!("{reason}; nothing was changed")).with_hint_if_any(hint)
 }
 
 fn refuse(member: &Member, reason: &str) -> Error {
     Error::new(format!("cannot let go of {}: {reason}", member.describe()))
 }
 
-fn let_go_of(job: &mut RunningJob, request: &Request, keeper: &Keeper, ui: &Ui) -> Result<(), Error> {
+fn let_go_of(job: &mut RunningJob, request: &Request, ui: &Ui) -> Result<(), Error> {
     let Some(first) = job.first().cloned() else { return Ok(()) };
-    let draft = keeper.draft(job, &first, request)?;
+    let keeper = Keeper::open(&first, request)?;
+    let known = keeper.find_known(job)?;
     if job.terminal.is_none() {
-        if draft.is_known() {
-            ui.note(format!("{} has been let go of already", draft.describe()));
-            return Ok(());
-        }
-        draft.discard();
-        return Err(refuse(&first, "it has no terminal"));
+        let Some(known) = known else { return Err(refuse(&first, "it has no terminal")) };
+        ui.note(format!("{} has no terminal any more", known.describe()));
+        return Ok(());
     }
-    let (released, trouble) = procedure::let_go(job, draft.output(), request.after);
-    if released.is_empty() {
-        draft.discard();
-    } else {
-        let described = draft.keep(job, &released, ui);
-        if trouble.is_none() {
-            ui.note(described);
-        }
-    }
+    let draft = keeper.draft(&first, known.as_ref(), request)?;
+    let (released, trouble) = procedure::let_go(job, &draft, request.after, ui);
     match trouble {
         Some(trouble) => Err(explain(job, trouble, &released)),
         None if released.is_empty() => Err(refuse(&first, "it has ended")),
-        None => Ok(()),
+        None => {
+            ui.note(draft.describe(job, ui));
+            Ok(())
+        }
     }
 }
 
@@ -155,6 +153,7 @@ fn explain(job: &RunningJob, trouble: Trouble, released: &[Member]) -> Error {
         Trouble::Guardian(errno) => of_job(&format!("no process can be made that guards it: {}", reason(errno))),
         Trouble::TooMany => of_job("it has too many processes"),
         Trouble::Look(errno) => of_job(&reason(errno)),
+        Trouble::Refused(member, refusal) => explain_refusal(&member, &refusal),
         Trouble::DoesNotStop(member) => {
             refuse(&member, "it does not stop, because it waits in the kernel (state D); nothing was changed")
         }

@@ -1,8 +1,8 @@
 //! How a job is let go of: what is done to its processes, in its order.
 //!
-//! 1. The guardian starts. 2. All processes of the job are stopped. 3. One after the other, through one of its threads:
-//! it opens what its descriptors are to lead to, ignores SIGHUP, leaves its terminal, and has its descriptors redirected.
-//! What can fail comes first, and nothing of the process has changed then. 4. All continue.
+//! The guardian starts. All processes of the job are stopped. One after the other, through one of its threads, opens what
+//! its descriptors are to lead to, ignores SIGHUP, leaves its terminal, and has its descriptors redirected. What can fail
+//! comes first, and nothing of the process has changed then. All continue.
 //!
 //! SIGSTOP comes before ptrace(2): it stops all threads, though one alone is traced; the calls in which they wait are made
 //! again after SIGCONT, and then find the new descriptors; and if this process is killed, the kernel stops the tracee
@@ -19,13 +19,15 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::rescue::calls::{Caller, Failure, RemoteFd};
+use crate::rescue::consent::{self, Refusal};
 use crate::rescue::guardian::{Guardian, Ledger};
-use crate::rescue::job::{
-    Member, RunningJob, Terminal, TerminalDescriptor, Use, list_terminal_descriptors, list_watches,
-};
+use crate::rescue::job::{Member, RunningJob, list_threads};
+use crate::rescue::record::Draft;
+use crate::rescue::terminal::{Purpose, Terminal, TerminalDescriptor, list_terminal_descriptors, list_watches};
 use crate::rescue::tracee::{Fault, Tracee};
 use crate::sys::proc::{self, Stat};
 use crate::sys::process::Held;
+use crate::term::ui::Ui;
 
 /// A process that does not stop in this time waits in the kernel: for a file server, or for its vfork(2).
 const TIME_TO_STOP: Duration = Duration::from_secs(3);
@@ -50,46 +52,50 @@ pub enum Trouble {
     Guardian(Errno),
     TooMany,
     Look(Errno),
+    /// A process that the job has started meanwhile may not be let go of.
+    Refused(Member, Refusal),
     /// It did not stop; those that were stopped for us continue.
     DoesNotStop(Member),
     /// It is as it was; those before it have been let go of.
     Process(Member, Failure),
 }
 
-/// Lets go of `job`: what its descriptors on the terminal write goes to `output`. Returns the processes that have been
-/// let go of, and why the others have not.
-pub fn let_go(job: &mut RunningJob, output: &CStr, after: After) -> (Vec<Member>, Option<Trouble>) {
-    let guardian = match Guardian::start() {
+/// Lets go of `job`, as `draft` has it. Returns the processes that have been let go of, and why the others have not.
+pub fn let_go(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> (Vec<Member>, Option<Trouble>) {
+    let guardian = match Guardian::start(|| draft.take_back()) {
         Ok(guardian) => guardian,
-        Err(errno) => return (Vec::new(), Some(Trouble::Guardian(errno))),
+        Err(errno) => {
+            draft.take_back();
+            return (Vec::new(), Some(Trouble::Guardian(errno)));
+        }
     };
     let mut stopped = Stopped { processes: Vec::new(), ledger: guardian.ledger };
-    let (mut released, mut trouble) = (Vec::new(), None);
-    match stop_all(job, &mut stopped) {
-        Err(found) => {
-            stopped.continue_those_that_ran();
-            trouble = Some(found);
-        }
-        Ok(()) => {
-            for member in job.in_order() {
-                match let_go_of_process(member, job.terminal, output, guardian.ledger) {
-                    Ok(()) => released.push(member.clone()),
-                    // It has ended meanwhile.
-                    Err(Failure::Fault(Fault::Gone)) => (),
-                    Err(failure) => {
-                        trouble = Some(Trouble::Process(member.clone(), failure));
-                        break;
-                    }
-                }
-            }
-            match after {
-                After::Continue => stopped.continue_all(),
-                After::StayStopped => (),
-            }
-        }
+    let (mut released, mut trouble) = (Vec::new(), stop_all(job, &mut stopped).err());
+    if trouble.is_none() {
+        draft.record(job, ui);
+        trouble = let_go_of_each(job, draft.output(), guardian.ledger, &mut released);
+    }
+    if !guardian.ledger.has_changed() {
+        draft.take_back();
+        stopped.continue_those_that_ran();
+    } else if after == After::Continue {
+        stopped.continue_all();
     }
     guardian.dismiss();
     (released, trouble)
+}
+
+/// Lets go of one process after the other, and stops at the first with which that does not work.
+fn let_go_of_each(job: &RunningJob, output: &CStr, ledger: &Ledger, released: &mut Vec<Member>) -> Option<Trouble> {
+    for member in job.in_order() {
+        match let_go_of_process(member, job.terminal, output, ledger) {
+            Ok(()) => released.push(member.clone()),
+            // It has ended meanwhile.
+            Err(Failure::Fault(Fault::Gone)) => (),
+            Err(failure) => return Some(Trouble::Process(member.clone(), failure)),
+        }
+    }
+    None
 }
 
 /// A process that is stopped.
@@ -109,7 +115,8 @@ impl Stopped<'_> {
     fn stop(&mut self, member: &Member) -> Result<(), Trouble> {
         let is_it = |stat: &Stat| stat.start_time == member.stat.start_time;
         let Some(held) = Held::if_is(member.pid, is_it).map_err(Trouble::Look)? else { return Ok(()) };
-        let has_run = !proc::stat(member.pid).map_err(Trouble::Look)?.is_none_or(|stat| stat.state == b'T');
+        let stat = proc::stat(member.pid).map_err(Trouble::Look)?;
+        let has_run = stat.is_some_and(|stat| stat.state != b'T');
         if has_run {
             if !self.ledger.enter_stopped(member.pid) {
                 return Err(Trouble::TooMany);
@@ -159,14 +166,19 @@ fn stop_all(job: &mut RunningJob, stopped: &mut Stopped) -> Result<(), Trouble> 
         if !job.add_new().map_err(Trouble::Look)? {
             return Ok(());
         }
+        for member in job.members.get(count..).unwrap_or_default() {
+            if let Some(Err(refusal)) = consent::ask(member.pid) {
+                return Err(Trouble::Refused(member.clone(), refusal));
+            }
+        }
     }
 }
 
 /// A process of which a thread has not stopped, and the state of that.
 fn find_running(job: &RunningJob) -> Option<(&Member, u8)> {
     job.members.iter().find_map(|member| {
-        let states = list_threads(member.pid).into_iter().filter_map(|thread| thread_stat(member.pid, thread));
-        let running = states.map(|stat| stat.state).find(|state| !matches!(state, b'T' | b't' | b'Z' | b'X' | b'x'));
+        let mut states = list_threads(member.pid).into_iter().map(|(_, stat)| stat.state);
+        let running = states.find(|state| !matches!(state, b'T' | b't' | b'Z' | b'X' | b'x'));
         running.map(|state| (member, state))
     })
 }
@@ -184,7 +196,7 @@ fn let_children_run(job: &RunningJob, parent: Pid, stopped: &Stopped) {
     }
 }
 
-/// Step 3, for a process that is stopped.
+/// Lets go of a process that is stopped.
 fn let_go_of_process(
     member: &Member,
     terminal: Option<Terminal>,
@@ -192,25 +204,26 @@ fn let_go_of_process(
     ledger: &Ledger,
 ) -> Result<(), Failure> {
     let failed = |errno| Failure::Fault(Fault::from(errno));
+    let thread = choose_thread(member.pid).ok_or(Failure::Fault(Fault::Gone))?;
     let descriptors = match terminal {
-        Some(terminal) => list_terminal_descriptors(member.pid, terminal).map_err(failed)?,
+        Some(terminal) => list_terminal_descriptors(thread, terminal).map_err(failed)?,
         None => Vec::new(),
     };
-    let watches = list_watches(member.pid, &descriptors);
-    let thread = choose_thread(member.pid).ok_or(Failure::Fault(Fault::Gone))?;
+    let watches = list_watches(thread, &descriptors);
     let mut caller = Caller::prepare(Tracee::seize(member.pid, thread, ledger)?)?;
     let opened = open_files(&mut caller, output);
     let Ok((null, output)) = opened else {
         caller.finish()?;
         return opened.map(drop);
     };
+    ledger.note_change();
     caller.ignore(Signal::SIGHUP as i32)?;
     leave_terminal(&mut caller, &descriptors)?;
     for (epoll, watched) in watches {
         caller.stop_watching(epoll.into(), watched.into())?;
     }
-    for TerminalDescriptor { fd, use_, closes_on_exec } in descriptors {
-        let from = if use_ == Use::Read { null } else { output };
+    for TerminalDescriptor { fd, purpose, closes_on_exec } in descriptors {
+        let from = if purpose == Purpose::Read { null } else { output };
         caller.redirect(from, fd.into(), closes_on_exec)?;
     }
     caller.close(null)?;
@@ -249,23 +262,11 @@ fn leave_terminal(caller: &mut Caller, descriptors: &[TerminalDescriptor]) -> Re
 /// A thread that lives; one that waits in a system call, if there is one: another may be at a place of its program
 /// where it must not be interrupted (rseq(2)).
 fn choose_thread(process: Pid) -> Option<Pid> {
-    let living = list_threads(process)
-        .into_iter()
-        .filter(|thread| thread_stat(process, *thread).is_some_and(|stat| matches!(stat.state, b'T' | b't')));
-    let living: Vec<Pid> = living.collect();
+    let threads = list_threads(process).into_iter();
+    let living: Vec<Pid> = threads.filter(|(_, stat)| stat.is_stopped()).map(|(thread, _)| thread).collect();
     let is_in_call = |thread: &&Pid| {
         let call = fs::read_to_string(format!("/proc/{process}/task/{thread}/syscall")).unwrap_or_default();
-        !call.starts_with("-1") && !call.starts_with("running") && !call.is_empty()
+        call.starts_with(|first: char| first.is_ascii_digit())
     };
     living.iter().find(is_in_call).or(living.first()).copied()
-}
-
-fn list_threads(process: Pid) -> Vec<Pid> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{process}/task")) else { return Vec::new() };
-    let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    names.map(Pid::from_raw).collect()
-}
-
-fn thread_stat(process: Pid, thread: Pid) -> Option<Stat> {
-    proc::parse_stat(&fs::read(format!("/proc/{process}/task/{thread}/stat")).ok()?)
 }

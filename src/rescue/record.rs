@@ -1,8 +1,9 @@
 //! What is kept of a job that has been let go of: its log, and its record in the journal.
 //!
-//! The log is made before anything is done to the job, and removed if that comes to nothing. A job that the journal has
-//! already keeps its identity, and its log.
+//! Both are made before anything is done to the job, and taken back if nothing was: whoever is killed in between leaves a
+//! job whose output can be found. A job that the journal has already keeps its identity, and its log.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::gethostname;
+use nix::unistd::{Gid, Pid, Uid, geteuid, getgid, gethostname, getuid, setegid, seteuid};
 
 use crate::error::{Error, reason};
 use crate::jobs::directory::{LogStem, StateDirectory};
@@ -19,7 +20,6 @@ use crate::jobs::journal::Journal;
 use crate::jobs::record::{
     FileId, JobId, Process, Record, Rescue, RescuedProcess, Start, Stream, Text, describe_output,
 };
-use crate::jobs::session::State;
 use crate::jobs::{Job, Jobs, name};
 use crate::rescue::Request;
 use crate::rescue::job::{Member, RunningJob, read_argv};
@@ -33,8 +33,9 @@ const NULL: &str = "/dev/null";
 /// The unit of start times, in milliseconds: time(7).
 const TICK_MS: u64 = 10;
 
-/// Where jobs are recorded.
+/// Where a job is recorded, and with whose rights.
 pub struct Keeper {
+    user: User,
     place: Result<Place, Error>,
     /// The file that `-o` names.
     output: Option<PathBuf>,
@@ -50,48 +51,115 @@ struct Place {
 pub struct Draft<'k> {
     keeper: &'k Keeper,
     id: JobId,
-    known: Option<Job>,
+    /// Whether the journal has the job already.
+    is_known: bool,
+    /// The error is a reason.
+    journal: Result<Journal, String>,
     start: Start,
-    /// The name of its log, and whether it was made for this.
+    /// The name of its log in the state directory.
     log: Option<String>,
     is_log_new: bool,
     output: CString,
 }
 
-impl Keeper {
-    /// Opens the state directory, and makes the file that `-o` names.
-    pub fn open(request: &Request) -> Result<Self, Error> {
-        let output = request.output.as_deref().map(make_output).transpose()?;
-        // From here on, what is made is for the user alone.
-        umask(Mode::from_bits_truncate(0o077));
-        let place = StateDirectory::open().and_then(|directory| {
-            let boot_id = proc::boot_id().map_err(Error::proc)?;
-            let pid_namespace = proc::visible_pid_namespace().ok();
-            Ok(Place { directory, boot_id, pid_namespace })
-        });
-        match (place, &output) {
-            (Err(error), None) => Err(error),
-            (place, _) => Ok(Self { place, output }),
+/// Whose files are made. What root lets go of for a user is that user's: the job must be able to open its log, and the
+/// user to find the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum User {
+    Caller,
+    Other(Uid, Gid),
+}
+
+impl User {
+    fn of_job(first: &Member) -> Self {
+        let owner = fs::metadata(format!("/proc/{}", first.pid));
+        match owner {
+            Ok(owner) if geteuid().is_root() && owner.uid() != 0 => {
+                Self::Other(Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()))
+            }
+            _ => Self::Caller,
         }
     }
 
-    /// Prepares what a job needs.
-    pub fn draft(&self, job: &RunningJob, first: &Member, request: &Request) -> Result<Draft<'_>, Error> {
+    /// Takes the rights of this user, until the result is dropped.
+    fn assume(self) -> nix::Result<Rights> {
+        let Self::Other(user, group) = self else { return Ok(Rights::Own) };
+        let rights = Rights::Assumed;
+        setegid(group)?;
+        seteuid(user)?;
+        Ok(rights)
+    }
+}
+
+/// The rights with which this process acts.
+enum Rights {
+    Own,
+    Assumed,
+}
+
+impl Drop for Rights {
+    fn drop(&mut self) {
+        if matches!(self, Self::Assumed) {
+            let _ = seteuid(getuid());
+            let _ = setegid(getgid());
+        }
+    }
+}
+
+impl Keeper {
+    /// Opens the state directory, and makes the file that `-o` names.
+    pub fn open(first: &Member, request: &Request) -> Result<Self, Error> {
+        let user = User::of_job(first);
+        let _rights = user.assume().map_err(|errno| Error::step("act as the user of the job", errno))?;
+        let output = request.output.as_deref().map(make_output).transpose()?;
+        // What is made from here on is for the user alone.
+        let mask = umask(Mode::from_bits_truncate(0o077));
+        let place = Place::open(user, first);
+        umask(mask);
+        match (place, &output) {
+            (Err(error), None) => Err(error),
+            (place, _) => Ok(Self { user, place, output }),
+        }
+    }
+
+    /// The job that the journal has, if it has this one.
+    pub fn find_known(&self, running: &RunningJob) -> Result<Option<Job>, Error> {
+        let Ok(place) = &self.place else { return Ok(None) };
+        // What is wrong with the journal is reported where it is read.
+        let ui = Ui::new(Verbosity::Quiet);
+        let Ok(_rights) = self.user.assume() else { return Ok(None) };
+        let jobs = Jobs::find_in(StateDirectory::open_at(place.directory.path())?, &ui)?;
+        let has_member = |rescue: &Rescue| running.members.iter().any(|it| rescue.members.contains(&identity(it)));
+        let is_it = |job: &Job| {
+            let is_same = job.record.rescue.as_ref().map_or(job.record.session == running.session, has_member);
+            job.is_visible && is_same
+        };
+        Ok(jobs.living().filter_map(|known| jobs.load(known)).rfind(is_it))
+    }
+
+    /// Prepares what a job needs: makes its log.
+    pub fn draft(&self, first: &Member, known: Option<&Job>, request: &Request) -> Result<Draft<'_>, Error> {
         let argv = read_argv(first);
         let name = request.name.clone().unwrap_or_else(|| name::of_command(&argv).to_owned());
-        let known = find_known(job)?;
-        let id = known.as_ref().map_or_else(|| self.identify(first), |known| *known.id());
         let mut draft = Draft {
             keeper: self,
-            id,
+            id: known.map_or_else(|| self.identify(first), |known| *known.id()),
+            is_known: known.is_some(),
+            journal: self.open_journal(),
             start: make_start(first, &name, &argv),
-            known,
             log: None,
             is_log_new: false,
             output: CString::default(),
         };
-        draft.choose_output(&name)?;
+        draft.choose_output(&name, known)?;
         Ok(draft)
+    }
+
+    /// The journal; the error is a reason.
+    fn open_journal(&self) -> Result<Journal, String> {
+        let place = self.place.as_ref().map_err(ToString::to_string)?;
+        let _rights = self.user.assume().map_err(reason)?;
+        Journal::open(&place.directory, &place.boot_id).map_err(reason)
     }
 
     fn identify(&self, first: &Member) -> JobId {
@@ -100,6 +168,25 @@ impl Keeper {
         let started_at_ms = now_in_ms().saturating_sub(age);
         JobId { pid: first.pid, start_time: first.stat.start_time, pid_namespace, started_at_ms }
     }
+}
+
+impl Place {
+    fn open(user: User, first: &Member) -> Result<Self, Error> {
+        let directory = match user {
+            User::Caller => StateDirectory::open(),
+            User::Other(..) => StateDirectory::open_for(|variable| read_variable(first.pid, variable)),
+        }?;
+        let boot_id = proc::boot_id().map_err(Error::proc)?;
+        Ok(Self { directory, boot_id, pid_namespace: proc::visible_pid_namespace().ok() })
+    }
+}
+
+/// A variable in the environment with which a process was started.
+fn read_variable(pid: Pid, variable: &str) -> Option<OsString> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut entries = environment.split(|byte| *byte == 0);
+    let value = entries.find_map(|entry| entry.strip_prefix(variable.as_bytes())?.strip_prefix(b"="))?;
+    Some(OsStr::from_bytes(value).to_owned())
 }
 
 /// Makes the file that `-o` names, and returns its absolute path.
@@ -123,54 +210,33 @@ fn make_start(first: &Member, name: &OsStr, argv: &[OsString]) -> Start {
     }
 }
 
-/// The job that the journal has, if it has this one.
-fn find_known(running: &RunningJob) -> Result<Option<Job>, Error> {
-    // What is wrong with the journal is reported where it is read.
-    let ui = Ui::new(Verbosity::Quiet);
-    let Some(jobs) = Jobs::find(&ui)? else { return Ok(None) };
-    let is_it = |job: &Job| match &job.record.rescue {
-        None => job.is_visible && job.record.session == running.session,
-        Some(rescue) => {
-            job.is_visible && running.members.iter().any(|member| rescue.members.contains(&identity(member)))
-        }
-    };
-    let living = jobs.living().filter(|known| known.state != State::Elsewhere);
-    Ok(living.filter_map(|known| jobs.load(known)).filter(is_it).next_back())
-}
-
 fn identity(member: &Member) -> RescuedProcess {
     RescuedProcess { pid: member.pid, start_time: member.stat.start_time }
 }
 
 impl Draft<'_> {
-    /// Whether the journal has the job.
-    pub fn is_known(&self) -> bool {
-        self.known.is_some()
-    }
-
-    /// `'make' (PID 4242)`
-    pub fn describe(&self) -> String {
-        format!("{} (PID {})", quote(self.start.name.as_os_str()), self.id.pid)
-    }
-
     /// Where its descriptors are to lead to.
     pub fn output(&self) -> &CStr {
         &self.output
     }
 
-    fn choose_output(&mut self, name: &OsStr) -> Result<(), Error> {
-        let known = self.known.as_ref().and_then(|known| known.record.output().into_iter().find_map(|it| it.as_path()));
-        let named = self.keeper.output.clone();
-        if let Some(path) = named.or_else(|| known.filter(|path| path.exists()).map(Path::to_owned)) {
-            let log = self.keeper.place.as_ref().ok().and_then(|place| place.directory.name_of(&path));
-            self.log = log.filter(|_| self.keeper.output.is_none()).and_then(OsStr::to_str).map(str::to_owned);
-            self.set_output(&path);
+    /// The file that `-o` names, or the one that the output goes to already, or a new log.
+    fn choose_output(&mut self, name: &OsStr, known: Option<&Job>) -> Result<(), Error> {
+        if let Some(path) = &self.keeper.output {
+            self.set_output(path);
             return Ok(());
         }
         let place = self.keeper.place.as_ref().map_err(Clone::clone)?;
+        let known = known.and_then(|known| known.record.output().into_iter().find_map(|it| it.as_path()));
+        if let Some(path) = known.filter(|path| path.exists()) {
+            self.log = place.directory.name_of(path).and_then(OsStr::to_str).map(str::to_owned);
+            self.set_output(path);
+            return Ok(());
+        }
         let stem = LogStem::new(name);
-        let number = std::cell::Cell::new(0);
-        let made = place.directory.create_log(&stem, self.id.pid, |tried| number.set(tried));
+        let number = Cell::new(0);
+        let rights = self.keeper.user.assume();
+        let made = rights.and_then(|_rights| place.directory.create_log(&stem, self.id.pid, |it| number.set(it)));
         let log = String::from_utf8_lossy(stem.name(self.id.pid, number.get()).as_bytes()).into_owned();
         let path = place.directory.path().join(&log);
         made.map_err(|errno| Error::path("create log", &path, errno))?;
@@ -191,38 +257,49 @@ impl Draft<'_> {
         self.output = to_c_string(path.as_os_str().to_owned());
     }
 
-    /// Takes back what was made: nothing was done to the job.
-    pub fn discard(self) {
-        if let (true, Some(log), Ok(place)) = (self.is_log_new, &self.log, &self.keeper.place) {
-            let _ = place.directory.remove(log.as_str());
-        }
-    }
-
-    /// Records the job, of which these processes were let go of. Returns a sentence about it.
-    pub fn keep(&self, job: &RunningJob, released: &[Member], ui: &Ui) -> String {
+    /// Records that the job is let go of, with all its processes. A job that cannot be recorded is let go of all the same.
+    pub fn record(&self, job: &RunningJob, ui: &Ui) {
         let path = Path::new(OsStr::from_bytes(self.output.to_bytes()));
         let output = fs::metadata(path).ok().filter(fs::Metadata::is_file);
         let rescue = Rescue {
             session: job.session,
             group: job.group,
+            let_go_at_ms: now_in_ms(),
             log: self.log.clone(),
             output: output.map(|metadata| FileId { device: metadata.dev(), inode: metadata.ino() }),
-            members: released.iter().map(identity).collect(),
+            members: job.members.iter().map(identity).collect(),
         };
-        let recorded = self.keeper.place.as_ref().map_err(ToString::to_string).and_then(|place| {
-            let failed = |errno| reason(errno);
-            let journal = Journal::open(&place.directory, &place.boot_id).map_err(failed)?;
-            journal.append_rescue(&place.directory, self.id, &rescue, Some(&self.start)).map_err(failed)
-        });
+        let recorded = match (&self.keeper.place, &self.journal) {
+            (Ok(place), Ok(journal)) => {
+                let rights = self.keeper.user.assume();
+                let append = |_rights| journal.append_rescue(&place.directory, self.id, &rescue, &self.start);
+                rights.and_then(append).map_err(reason)
+            }
+            (Err(error), _) => Err(error.to_string()),
+            (_, Err(reason)) => Err(reason.clone()),
+        };
         if let Err(fault) = recorded {
             ui.warn(format!("cannot record job {}: {fault}", quote(self.start.name.as_os_str())));
         }
-        let (boot_id, directory) = match &self.keeper.place {
-            Ok(place) => (place.boot_id.as_str(), place.directory.path()),
-            Err(_) => ("", Path::new("")),
-        };
-        let process = Process { session: rescue.session, log: rescue.log, tracker: None };
-        let record = Record::new(boot_id, self.id, process, self.start.clone(), directory);
+    }
+
+    /// Takes the record back and removes the log: nothing was done to the job. Called by the guardian as well: allocates
+    /// nothing.
+    pub fn take_back(&self) {
+        let (Ok(place), Ok(_rights)) = (&self.keeper.place, self.keeper.user.assume()) else { return };
+        if let (false, Ok(journal)) = (self.is_known, &self.journal) {
+            let _ = journal.append_withdrawal(&place.directory, self.id);
+        }
+        if let (true, Some(log)) = (self.is_log_new, &self.log) {
+            let _ = place.directory.remove(log.as_str());
+        }
+    }
+
+    /// The job, and where its output goes.
+    pub fn describe(&self, job: &RunningJob, ui: &Ui) -> String {
+        let directory = self.keeper.place.as_ref().map_or(Path::new(""), |place| place.directory.path());
+        let process = Process { session: job.session, log: self.log.clone(), tracker: None };
+        let record = Record::new("", self.id, process, self.start.clone(), directory);
         format!("{} (PID {}), {}", quote(self.start.name.as_os_str()), ui.strong(self.id.pid), describe_output(&record))
     }
 }

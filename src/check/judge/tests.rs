@@ -37,6 +37,7 @@ fn safe() -> Facts {
         emulators: Vec::new(),
         manager: ServiceManager::default(),
         children: Vec::new(),
+        obstacle: None,
     }
 }
 
