@@ -8,7 +8,9 @@
 mod check;
 mod cli;
 mod error;
+mod init;
 mod jobs;
+mod rescue;
 mod start;
 #[allow(unsafe_code)]
 mod sys;
@@ -66,7 +68,9 @@ fn run(action: Action, ui: &Ui) -> Result<u8, Error> {
         Action::Join(jobs) => jobs::join::join(&jobs, ui),
         Action::Stop(options) => jobs::stop::stop(&options, ui),
         Action::Prune(options) => jobs::prune::prune(&options, ui),
-        Action::Check { wanted, json } => check::check(&wanted, json, ui),
+        Action::LetGo(request) => rescue::let_go(&request, ui),
+        Action::Check { wanted, json } => check::check(&wanted, json, rescue::find_obstacle, ui),
+        Action::Init(shell) => init::init(shell),
     }
 }
 

@@ -18,6 +18,7 @@ use nix::unistd::{Pid, getsid};
 
 use descriptors::{Holders, Search, list_descriptors};
 
+use super::table::JobTable;
 use crate::error::Error;
 use crate::sys::proc::{self, Handling, Stat, Status};
 use crate::systemd;
@@ -37,6 +38,8 @@ pub struct Facts {
     /// The shell whose job it is: its nearest ancestor in its session and outside its process group. Absent where there
     /// is none, because its process group is orphaned or it leads the session.
     pub shell: Option<OtherProcess>,
+    /// What that shell says about its jobs. Absent if it says nothing.
+    pub table: Option<JobTable>,
     /// Whether a signal has stopped a process of its process group, itself included.
     pub is_group_stopped: bool,
     /// Whether it is in the PID namespace of this process, as far as that can be read.
@@ -48,6 +51,8 @@ pub struct Facts {
     pub emulators: Vec<OtherProcess>,
     pub manager: ServiceManager,
     pub children: Vec<Child>,
+    /// Why it cannot be let go of; absent if it can be.
+    pub obstacle: Option<String>,
 }
 
 /// What is known of the service manager of this machine.
@@ -96,14 +101,19 @@ pub struct Child {
 }
 
 impl Facts {
-    /// Reads everything about the process `pid`.
-    pub fn read(pid: Pid) -> Result<Self, Error> {
+    /// Reads everything about the process `pid`. `said` is what the shell that has called says about its jobs.
+    pub fn read(
+        pid: Pid,
+        said: Option<&JobTable>,
+        find_obstacle: impl Fn(Pid) -> Option<String>,
+    ) -> Result<Self, Error> {
         let refuse = |reason: &str| Error::new(format!("cannot check process {pid}: {reason}"));
         let is_hidden = |pid: Pid| !proc::shows_all() && proc::exists(pid);
         let gone = || refuse(if is_hidden(pid) { "/proc does not show it to this user" } else { "no such process" });
         // In another PID namespace, the same PID means another process.
         proc::visible_pid_namespace().map_err(Error::proc)?;
         let table = read_process_table()?;
+        let shell_says = |shell: &OtherProcess| said.filter(|said| said.shell == shell.pid).cloned();
         let stat = table.get(&pid).filter(|stat| !stat.is_dead()).cloned().ok_or_else(gone)?;
         // Without them, it would seem to be an orphan.
         let is_in_session = |other: &Pid| getsid(Some(*other)) == Ok(stat.session);
@@ -120,6 +130,7 @@ impl Facts {
         let search = if manager.is_oomd_running { Search::PipesAndMasters } else { Search::Pipes };
         let holders = Holders::find(pid, &table, descriptors.as_deref().unwrap_or_default(), search);
         let is_in_group = |other: &Pid| control_group.is_some() && proc::control_group(*other) == control_group;
+        let shell = find_shell(&table, &stat);
         let facts = Self {
             pid,
             status,
@@ -128,7 +139,8 @@ impl Facts {
             parent: read_other(&table, stat.parent),
             leader: read_other(&table, stat.session)
                 .filter(|leader| table.get(&leader.pid).is_some_and(|stat| !stat.is_dead())),
-            shell: find_shell(&table, &stat),
+            table: shell.as_ref().and_then(shell_says),
+            shell,
             is_in_this_namespace: is_in_this_namespace(pid),
             is_group_stopped: table.values().any(|other| other.group == stat.group && other.state == b'T'),
             descriptors: descriptors.map(|list| list.into_iter().map(|open| holders.describe(pid, open)).collect()),
@@ -141,6 +153,7 @@ impl Facts {
             control_group,
             manager,
             children: list_children(&table, pid),
+            obstacle: find_obstacle(pid),
             stat,
         };
         // If it has ended meanwhile, some of this may be about another process with its PID.

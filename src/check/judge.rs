@@ -68,7 +68,7 @@ pub struct Finding {
     pub grade: Grade,
     /// Why: a clause, mostly about "it", the process.
     pub fact: String,
-    pub remedy: Option<&'static str>,
+    pub remedy: Option<String>,
 }
 
 impl Finding {
@@ -76,11 +76,11 @@ impl Finding {
         Self { hazard, grade, fact: fact.into(), remedy: None }
     }
 
-    fn with_remedy(self, remedy: &'static str) -> Self {
-        Self { remedy: Some(remedy), ..self }
+    fn with_remedy(self, remedy: impl Into<String>) -> Self {
+        Self { remedy: Some(remedy.into()), ..self }
     }
 
-    fn of_outcome(hazard: Hazard, outcome: Outcome, fact: String, remedy: Option<&'static str>) -> Self {
+    fn of_outcome(hazard: Hazard, outcome: Outcome, fact: String, remedy: Option<String>) -> Self {
         let grade = match outcome {
             Outcome::Survives => Grade::Good,
             Outcome::Perhaps => Grade::Unknown,
@@ -97,7 +97,7 @@ pub struct Judgement {
     pub verdict: Verdict,
 }
 
-const DETACH: &str = "start it with detach";
+const START: &str = "start it with detach";
 const REDIRECT: &str = "start it with detach, or redirect its streams";
 const SCOPE: &str = "start it with detach --scope";
 
@@ -110,12 +110,12 @@ pub fn judge(facts: &Facts) -> Judgement {
     // Some programs end on the end of file or the EIO that they get from a terminal that is gone.
     let on_lost_streams = if streams.grade == Grade::Good { Outcome::Survives } else { Outcome::Perhaps };
     let findings = vec![
-        Finding::of_outcome(Hazard::Terminal, terminal_closing, terminal_fact, Some(DETACH)),
-        Finding::of_outcome(Hazard::Shell, shell_exit, shell_fact, Some(DETACH)),
+        Finding::of_outcome(Hazard::Terminal, terminal_closing, terminal_fact, Some(let_go_or(facts, START))),
+        Finding::of_outcome(Hazard::Shell, shell_exit, shell_fact, Some(let_go_or(facts, START))),
         judge_keys(facts),
         streams,
         judge_background(facts),
-        Finding::of_outcome(Hazard::Logout, logout, logout_fact, logout_remedy),
+        Finding::of_outcome(Hazard::Logout, logout, logout_fact, logout_remedy.map(Into::into)),
         judge_memory(facts),
         judge_children(facts),
     ];
@@ -125,6 +125,14 @@ pub fn judge(facts: &Facts) -> Judgement {
         logout,
     };
     Judgement { findings, verdict }
+}
+
+/// The remedy for a process that is on a terminal: to let go of it, where that can be done.
+fn let_go_or(facts: &Facts, otherwise: &str) -> String {
+    match &facts.obstacle {
+        None => format!("detach --pid {}", facts.pid),
+        Some(obstacle) => format!("{otherwise} ('detach --pid {}' cannot let go of it: {obstacle})", facts.pid),
+    }
 }
 
 /// `bash (PID 4242)`
@@ -165,7 +173,7 @@ fn judge_streams(facts: &Facts) -> Finding {
         let subject = describe_descriptors(&terminals);
         let fact =
             format!("{subject} on a terminal; once it closes, reads return end of file and writes fail with EIO");
-        return finding(Grade::Bad, fact).with_remedy(REDIRECT);
+        return finding(Grade::Bad, fact).with_remedy(let_go_or(facts, REDIRECT));
     }
     // Pipes whose other end is not held by any process without a terminal, as far as can be seen.
     let pipes = |is_wanted: fn(&[Option<u32>], bool) -> bool| {

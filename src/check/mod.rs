@@ -1,12 +1,13 @@
 //! `--check`: would a process survive the closing of its terminal, the exit of its shell, the logout of its user?
 //!
-//! This file decides which processes are checked, in which order, and what the exit status is. `facts` reads
-//! what there is to know, `judge` draws the conclusions, `report` puts them into words. Nothing here changes a
-//! process.
+//! This file decides which processes are checked, in which order, and what the exit status is. `facts` reads what there
+//! is to know, `table` takes what the calling shell says, `judge` draws the conclusions, `report` puts
+//! them into words. Nothing here changes a process.
 
 mod facts;
 mod judge;
 mod report;
+mod table;
 
 use std::ffi::OsString;
 
@@ -18,13 +19,19 @@ use crate::term::ui::{Ui, write_data};
 
 use facts::Facts;
 use judge::{Verdict, judge};
+use table::JobTable;
 
 /// The exit status when a process would not survive, or might not.
 const WOULD_NOT_SURVIVE: u8 = 1;
 
 /// Checks the processes or jobs `wanted`; without any, the newest running job. If one cannot be checked, the others
-/// still are. Returns the exit status.
-pub fn check(wanted: &[OsString], json: bool, ui: &Ui) -> Result<u8, Error> {
+/// still are. `find_obstacle` tells why a process cannot be let go of. Returns the exit status.
+pub fn check(
+    wanted: &[OsString],
+    json: bool,
+    find_obstacle: impl Fn(Pid) -> Option<String>,
+    ui: &Ui,
+) -> Result<u8, Error> {
     let found: Vec<Result<Vec<Pid>, Error>> = if wanted.is_empty() {
         vec![find_for_check(None, ui)]
     } else {
@@ -34,10 +41,11 @@ pub fn check(wanted: &[OsString], json: bool, ui: &Ui) -> Result<u8, Error> {
         Ok(pids) => pids.into_iter().map(Ok).collect(),
         Err(error) => vec![Err(error)],
     });
+    let table = JobTable::read();
     let mut status = 0;
     let mut separator = "";
     for process in processes {
-        match process.and_then(Facts::read) {
+        match process.and_then(|pid| Facts::read(pid, table.as_ref(), &find_obstacle)) {
             Ok(facts) => {
                 let judgement = judge(&facts);
                 let text = if json {

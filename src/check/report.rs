@@ -46,7 +46,7 @@ pub fn show(facts: &Facts, judgement: &Judgement, ui: &Ui) -> String {
             Grade::Bad => ("-", Color::Red.bold()),
             Grade::Unknown => ("?", Color::Yellow.bold()),
         };
-        let remedy = finding.remedy.map_or(String::new(), |remedy| format!("; remedy: {remedy}"));
+        let remedy = finding.remedy.as_ref().map_or(String::new(), |remedy| format!("; remedy: {remedy}"));
         let title = format!("{mark} {:widest$}  ", title(finding.hazard));
         let lines = indent_under(&title, &format!("{}{remedy}", finding.fact), width);
         text += &lines.replacen(mark, &paint(style, mark), 1);
@@ -135,6 +135,7 @@ fn list_raw_facts(facts: &Facts) -> Vec<(&'static str, String)> {
     let show = |bytes: Option<&[u8]>| bytes.map_or(UNREADABLE.to_owned(), |bytes| escape(bytes, ""));
     raw.push(("cwd", show(facts.directory.as_ref().map(|path| path.as_os_str().as_bytes()))));
     raw.push(("cgroup", show(facts.control_group.as_deref())));
+    raw.push(("let go", facts.obstacle.clone().unwrap_or_else(|| "possible".to_owned())));
     match &facts.descriptors {
         Some(descriptors) => raw.extend(descriptors.iter().map(|descriptor| {
             ("descriptor", format!("{} {}", descriptor.fd, escape(descriptor.path.as_os_str().as_bytes(), "")))
@@ -237,6 +238,8 @@ struct PrintedFacts<'f> {
     kill_user_processes: Option<bool>,
     lingers: Option<bool>,
     children: Vec<PrintedChild>,
+    can_be_let_go: bool,
+    obstacle: Option<&'f str>,
 }
 
 impl<'f> From<&'f Facts> for PrintedFacts<'f> {
@@ -274,6 +277,8 @@ impl<'f> From<&'f Facts> for PrintedFacts<'f> {
             kill_user_processes: manager.logout.kills_user_processes,
             lingers: manager.logout.lingers,
             children: facts.children.iter().map(Into::into).collect(),
+            can_be_let_go: facts.obstacle.is_none(),
+            obstacle: facts.obstacle.as_deref(),
         }
     }
 }

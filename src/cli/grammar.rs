@@ -11,11 +11,13 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, Parser, Subcommand};
 use nix::sys::stat::Mode as FileMode;
+use nix::unistd::Pid;
 
 use super::values::{
-    parse_descriptor, parse_disposition, parse_duration, parse_lines, parse_name, parse_signal, parse_target,
-    parse_umask,
+    parse_descriptor, parse_disposition, parse_duration, parse_file, parse_lines, parse_name, parse_pid, parse_shell,
+    parse_signal, parse_target, parse_umask,
 };
+use crate::init::Shell;
 use crate::start::Target;
 use crate::sys::signals::Disposition;
 
@@ -26,13 +28,13 @@ or the connection is lost. Return as soon as the start has succeeded or failed."
 const USAGE: &str = "\
 detach [OPTION]... [--] COMMAND [ARG]...
        detach --list | --log [JOB] | --join [JOB]... | --stop JOB...
-       detach --prune [DURATION] | --check [PID|JOB]...";
+       detach --prune [DURATION] | --check [PID|JOB]...
+       detach --pid PID... | --init SHELL";
 
 const AFTER_HELP: &str = "\
 Examples:
   detach clion                  Start a program that outlives its terminal
   detach -o build.log make -j8  Append the output of make to a file
-  detach --log -f make          Follow the output of the job called make
 
 Output that would go to a terminal, a pipe or a socket goes to the job's log.
 DURATION is, for example, 500ms, 2s or 1m30s; a bare number means seconds.
@@ -266,6 +268,34 @@ pub enum Mode {
         volume: Volume,
     },
 
+    /// Let go of a job that runs without detach
+    #[command(
+        name = "--pid",
+        override_usage = "detach --pid [OPTION]... PID...",
+        after_help = "The job is the process group of PID and all its descendants; PID may also be the\n\
+            number of a process group. What reads from the terminal then gets end of file."
+    )]
+    Pid {
+        /// Processes of the jobs to let go of
+        #[arg(value_name = "PID", required = true, value_parser = parse_pid)]
+        wanted: Vec<Pid>,
+
+        /// Append the output to FILE, not to a log
+        #[arg(short, long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(parse_file))]
+        output: Option<PathBuf>,
+
+        /// Name the job; the default is its program or script
+        #[arg(short = 'N', long, value_name = "NAME", value_parser = OsStringValueParser::new().try_map(parse_name))]
+        name: Option<OsString>,
+
+        /// Leave the job stopped
+        #[arg(long)]
+        stay_stopped: bool,
+
+        #[command(flatten)]
+        volume: Volume,
+    },
+
     /// Predict whether a process would survive, and explain why
     #[command(
         name = "--check",
@@ -280,6 +310,29 @@ pub enum Mode {
         /// Print the result as JSON
         #[arg(long)]
         json: bool,
+
+        #[command(flatten)]
+        volume: Volume,
+    },
+
+    /// Print a shell function, for 'detach %1' and --check
+    #[command(
+        name = "--init",
+        override_usage = "detach --init [OPTION]... SHELL",
+        after_help = "\
+Load it in ~/.bashrc or ~/.zshrc, or in ~/.config/fish/config.fish:
+  eval \"$(detach --init bash)\"
+  eval \"$(detach --init zsh)\"
+  detach --init fish | source
+
+Then 'detach %1' lets go of a job of the shell: it keeps running when the shell
+or the terminal ends, and its output goes to a log. It takes the options of
+--pid. And --check knows the job table, so that it says 'might not' less often."
+    )]
+    Init {
+        /// bash, zsh or fish
+        #[arg(value_name = "SHELL", value_parser = parse_shell)]
+        shell: Shell,
 
         #[command(flatten)]
         volume: Volume,
@@ -307,7 +360,7 @@ fn with_values_as_getopt(command: Command) -> Command {
 
 /// The modes that clap may suggest for a misspelt word: none that ends or removes anything. clap searches only options
 /// for suggestions, so these stand in for the modes; they are never parsed, because subcommands are matched first.
-const SUGGESTED: [&str; 4] = ["list", "log", "join", "check"];
+const SUGGESTED: [&str; 5] = ["list", "log", "join", "check", "init"];
 
 pub fn with_suggestions(command: Command) -> Command {
     command.args(SUGGESTED.map(|mode| Arg::new(mode).long(mode).hide(true).action(ArgAction::SetTrue)))

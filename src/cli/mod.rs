@@ -17,7 +17,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command, FromArgMatches as _, Id};
 
 use crate::error::{Error, FAILED};
+use crate::init::Shell;
 use crate::jobs::{list, log, prune, stop};
+use crate::rescue;
 use crate::start::{Request, Scope, Sequence, Tracking, Watch};
 use crate::term::text::quote;
 use crate::term::ui::{Ui, Verbosity, wants_colour, write_data};
@@ -36,10 +38,12 @@ pub enum Action {
     Join(Vec<OsString>),
     Stop(stop::Options),
     Prune(prune::Options),
+    LetGo(rescue::Request),
     Check {
         wanted: Vec<OsString>,
         json: bool,
     },
+    Init(Shell),
 }
 
 impl Action {
@@ -50,7 +54,8 @@ impl Action {
             Self::Start(request) => request.print_pid || request.json,
             Self::List(_) | Self::Log(_) | Self::Check { .. } => true,
             Self::Prune(options) => options.dry_run,
-            Self::Join(_) | Self::Stop(_) => false,
+            Self::Init(_) => true,
+            Self::Join(_) | Self::Stop(_) | Self::LetGo(_) => false,
         }
     }
 }
@@ -136,7 +141,12 @@ fn interpret(typed: Typed) -> (Action, Verbosity) {
         Some(Mode::Prune { older_than, dry_run, volume }) => {
             (Action::Prune(prune::Options { older_than, dry_run }), Some(volume))
         }
+        Some(Mode::Pid { wanted, output, name, stay_stopped, volume }) => {
+            let after = if stay_stopped { rescue::After::StayStopped } else { rescue::After::Continue };
+            (Action::LetGo(rescue::Request { wanted, output, name, after }), Some(volume))
+        }
         Some(Mode::Check { wanted, json, volume }) => (Action::Check { wanted, json: json || is_json }, Some(volume)),
+        Some(Mode::Init { shell, volume }) => (Action::Init(shell), Some(volume)),
     };
     let verbosity = volume.as_ref().and_then(to_verbosity).or_else(|| to_verbosity(&before));
     (action, verbosity.unwrap_or_default())

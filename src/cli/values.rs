@@ -6,13 +6,16 @@
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
 use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
+use nix::unistd::Pid;
 
+use crate::init::Shell;
 use crate::start::Target;
 use crate::sys::signals::Disposition;
 use crate::term::text::is_blank;
@@ -75,6 +78,15 @@ pub fn parse_disposition(text: &str) -> Result<Disposition, &'static str> {
     }
 }
 
+pub fn parse_shell(text: &str) -> Result<Shell, &'static str> {
+    match text {
+        "bash" => Ok(Shell::Bash),
+        "zsh" => Ok(Shell::Zsh),
+        "fish" => Ok(Shell::Fish),
+        _ => Err("not 'bash', 'zsh' or 'fish'"),
+    }
+}
+
 /// How many lines. Not `+5`: it means something else to tail(1).
 pub fn parse_lines(text: &str) -> Result<u64, &'static str> {
     is_number(text).then(|| text.parse().ok()).flatten().ok_or("not a number of lines")
@@ -89,6 +101,17 @@ pub fn parse_name(name: OsString) -> Result<OsString, &'static str> {
 #[allow(clippy::unnecessary_wraps)] // clap's interface
 pub fn parse_target(value: OsString) -> Result<Target, &'static str> {
     Ok(if value == "-" { Target::Keep } else { Target::File(value.into()) })
+}
+
+/// A file, where nothing can be kept as it is.
+pub fn parse_file(value: OsString) -> Result<PathBuf, &'static str> {
+    if value == "-" { Err("the terminal cannot be kept") } else { Ok(value.into()) }
+}
+
+/// A process, or a process group.
+pub fn parse_pid(text: &str) -> Result<Pid, &'static str> {
+    let number = is_number(text).then(|| text.parse().ok()).flatten().filter(|number| *number > 0);
+    number.map(Pid::from_raw).ok_or("not a PID")
 }
 
 fn is_number(text: &str) -> bool {

@@ -45,18 +45,32 @@ impl StateDirectory {
     ///
     /// The umask must not take permissions from the owner.
     pub fn open() -> Result<Self, Error> {
-        if let Some(found) = Self::find()? {
+        Self::open_for(|variable| env::var_os(variable))
+    }
+
+    /// Like [`StateDirectory::open`], for a process with another environment.
+    pub fn open_for(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
+        let path = path_of_directory(variable)?;
+        if let Some(found) = Self::find_at(&path)? {
             return Ok(found);
         }
-        make_directory(&path_of_directory()?)?;
-        Self::find()?.ok_or_else(no_place)
+        make_directory(&path)?;
+        Self::open_at(&path)
+    }
+
+    /// Opens the directory with this path.
+    pub fn open_at(path: &Path) -> Result<Self, Error> {
+        Self::find_at(path)?.ok_or_else(no_place)
     }
 
     /// Opens the directory; `None` where there is none, because no job has been started yet.
     pub fn find() -> Result<Option<Self>, Error> {
-        let path = path_of_directory()?;
-        let refuse = |reason: &str| Error::refused("use directory", &path, reason);
-        let directory = match open(&path, DIRECTORY_FLAGS | OFlag::O_NOFOLLOW, Mode::empty()) {
+        Self::find_at(&path_of_directory(|variable| env::var_os(variable))?)
+    }
+
+    fn find_at(path: &Path) -> Result<Option<Self>, Error> {
+        let refuse = |reason: &str| Error::refused("use directory", path, reason);
+        let directory = match open(path, DIRECTORY_FLAGS | OFlag::O_NOFOLLOW, Mode::empty()) {
             Ok(directory) => directory,
             Err(Errno::ENOENT) => return Ok(None),
             // The answer of open(2) to a symbolic link with O_DIRECTORY and O_NOFOLLOW.
@@ -72,7 +86,7 @@ impl StateDirectory {
             let error = refuse(&format!("other users have access to it: its mode is {mode:03o}, not 700"));
             return Err(error.with_hint(format!("it contains the output of jobs; run: chmod 700 {}", show_path(&path))));
         }
-        Ok(Some(Self { path, directory }))
+        Ok(Some(Self { path: path.to_owned(), directory }))
     }
 
     /// The working directory of this process, which is a state directory.
@@ -222,14 +236,14 @@ fn make_directory(path: &Path) -> Result<(), Error> {
     made.map_err(|error| Error::io("make directory", path, &error))
 }
 
-fn path_of_directory() -> Result<PathBuf, Error> {
-    Ok(state_home().ok_or_else(no_place)?.join("detach"))
+fn path_of_directory(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Error> {
+    Ok(state_home(variable).ok_or_else(no_place)?.join("detach"))
 }
 
 /// `$XDG_STATE_HOME`, else `~/.local/state`: the XDG Base Directory Specification, which says that a relative path is to
 /// be ignored. The password file is not asked: a user who unsets HOME means it.
-fn state_home() -> Option<PathBuf> {
-    let directory = |variable| env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+fn state_home(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let directory = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))
 }
 

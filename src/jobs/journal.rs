@@ -29,7 +29,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, reason};
 use crate::jobs::directory::{OWNER_ALONE, StateDirectory};
-use crate::jobs::record::{End, JobId, Process, Record, Start, VERSION};
+use crate::jobs::record::{End, JobId, Process, Record, Rescue, Start, VERSION};
 use crate::sys::errno;
 use crate::sys::fixed::FixedText;
 
@@ -83,6 +83,22 @@ impl Journal {
         // The end of the object, which goes on.
         head.pop();
         self.append(directory, &[IoSlice::new(head.as_bytes()), IoSlice::new(&draft.tail)])
+    }
+
+    /// Appends that detach has let go of a job.
+    pub fn append_rescue(
+        &self,
+        directory: &StateDirectory,
+        job: JobId,
+        rescue: &Rescue,
+        start: &Start,
+    ) -> nix::Result<()> {
+        let event = Event { rescue: Some(rescue), ..Event::of(job) };
+        let mut line = format!("\n{}", serde_json::to_string(&event).unwrap_or_default()).into_bytes();
+        // The end of the object, which goes on.
+        line.pop();
+        line.extend(StartDraft::new(start).tail);
+        self.append(directory, &[IoSlice::new(&line)])
     }
 
     /// Appends that the start was taken back. Allocates nothing.
@@ -172,6 +188,8 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<&'a Process<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    rescue: Option<&'a Rescue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<&'a End>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session_ended_at_ms: Option<u64>,
@@ -181,7 +199,15 @@ struct Event<'a> {
 
 impl Event<'_> {
     fn of(job: JobId) -> Self {
-        Self { version: VERSION, job, process: None, end: None, session_ended_at_ms: None, withdrawn: false }
+        Self {
+            version: VERSION,
+            job,
+            process: None,
+            rescue: None,
+            end: None,
+            session_ended_at_ms: None,
+            withdrawn: false,
+        }
     }
 }
 
@@ -199,6 +225,7 @@ struct Line<'a> {
     version: u32,
     job: JobId,
     process: Option<Process>,
+    rescue: Option<Rescue>,
     #[serde(borrow)]
     start: Option<&'a RawValue>,
     end: Option<End>,
@@ -227,6 +254,8 @@ pub struct Folded {
 pub struct Entry {
     pub id: JobId,
     pub process: Process,
+    /// What the processes of a job are recognised by that detach has not started.
+    pub rescue: Option<Rescue>,
     pub end: Option<End>,
     /// Milliseconds since 1970-01-01 00:00 UTC; known of tracked jobs alone.
     pub session_ended_at_ms: Option<u64>,
@@ -240,11 +269,47 @@ pub struct Entry {
 #[derive(Default)]
 struct Events {
     process: Option<Process>,
+    rescue: Option<Rescue>,
     start: Option<(usize, Range<usize>)>,
+    /// The start as it is after detach has let go of the job.
+    start_of_rescue: Option<(usize, Range<usize>)>,
     end: Option<End>,
     session_ended_at_ms: Option<u64>,
     is_withdrawn: bool,
     place: (usize, usize),
+}
+
+impl Events {
+    /// Whatever the order of the events, a process that was let go of in any of them was let go of; everything else is as
+    /// in the last.
+    fn add_rescue(&mut self, mut rescue: Rescue, start: Option<(usize, Range<usize>)>) {
+        let mut members = rescue.members.clone();
+        members.extend(self.rescue.iter().flat_map(|known| &known.members));
+        members.sort_unstable();
+        members.dedup();
+        match &mut self.rescue {
+            Some(known) if known.let_go_at_ms > rescue.let_go_at_ms => known.members = members,
+            _ => {
+                rescue.members = members;
+                self.rescue = Some(rescue);
+                self.start_of_rescue = start;
+            }
+        }
+    }
+
+    /// `None`: there is no such job.
+    fn into_entry(self, id: JobId) -> Option<Entry> {
+        let Self { process, rescue, start, start_of_rescue, end, session_ended_at_ms, is_withdrawn, place } = self;
+        let start = start_of_rescue.or(start).filter(|_| !is_withdrawn)?;
+        let log = rescue.as_ref().and_then(|rescue| rescue.log.clone());
+        let (process, rescue) = match (process, rescue) {
+            // Started by detach, so its processes are known by their session.
+            (Some(process), _) => (Process { log: log.or(process.log), ..process }, None),
+            (None, Some(rescue)) => (Process { session: rescue.session, log, tracker: None }, Some(rescue)),
+            (None, None) => return None,
+        };
+        Some(Entry { id, process, rescue, end, session_ended_at_ms, place, start })
+    }
 }
 
 impl Contents {
@@ -314,12 +379,17 @@ impl Contents {
                 };
                 let events = jobs.entry(event.job).or_default();
                 events.place = events.place.max((number, line_begin));
-                if let (Some(process), Some(start)) = (event.process, event.start) {
+                let start = event.start.map(|start| {
                     let text = start.get();
                     // `start` borrows from `line`.
                     let offset = line_begin + (text.as_ptr().addr() - line.as_ptr().addr());
+                    (number, offset..offset + text.len())
+                });
+                if let Some(rescue) = event.rescue {
+                    events.add_rescue(rescue, start);
+                } else if let (Some(process), Some(start)) = (event.process, start) {
                     events.process = Some(process);
-                    events.start = Some((number, offset..offset + text.len()));
+                    events.start = Some(start);
                 }
                 events.end = event.end.or(events.end.take());
                 events.session_ended_at_ms = event.session_ended_at_ms.or(events.session_ended_at_ms);
@@ -327,12 +397,10 @@ impl Contents {
             }
         }
         let mut folded = Folded { entries: Vec::new(), leftovers: Vec::new(), damaged_lines };
-        for (id, Events { process, start, end, session_ended_at_ms, is_withdrawn, place }) in jobs {
-            match (process, start) {
-                (Some(process), Some(start)) if !is_withdrawn => {
-                    folded.entries.push(Entry { id, process, end, session_ended_at_ms, place, start });
-                }
-                _ => folded.leftovers.push(id),
+        for (id, events) in jobs {
+            match events.into_entry(id) {
+                Some(entry) => folded.entries.push(entry),
+                None => folded.leftovers.push(id),
             }
         }
         folded
@@ -347,6 +415,7 @@ impl Contents {
     pub fn load(&self, entry: &Entry, directory: &StateDirectory) -> Result<Record, String> {
         let start: Start = self.parse_start(entry)?;
         let mut record = Record::new(&self.boot_id, entry.id, entry.process.clone(), start, directory.path());
+        record.rescue.clone_from(&entry.rescue);
         record.end.clone_from(&entry.end);
         record.session_ended_at_ms = entry.session_ended_at_ms;
         Ok(record)
@@ -410,11 +479,12 @@ fn parse(line: &[u8]) -> Result<Line<'_>, Fault> {
         version: u32,
     }
     let parsed: Result<Line, _> = serde_json::from_slice(line);
-    let is_plain = |process: &Process| process.log.as_ref().is_none_or(|log| !log.contains('/'));
+    let is_plain = |log: &Option<String>| log.as_ref().is_none_or(|log| !log.contains('/'));
     let is_valid = |line: &Line| {
         line.version == VERSION
             && line.end.as_ref().is_none_or(End::is_valid)
-            && line.process.as_ref().is_none_or(is_plain)
+            && line.process.as_ref().is_none_or(|process| is_plain(&process.log))
+            && line.rescue.as_ref().is_none_or(|rescue| is_plain(&rescue.log))
     };
     if let Ok(event) = parsed
         && is_valid(&event)

@@ -8,8 +8,10 @@ pub mod join;
 pub mod journal;
 pub mod list;
 pub mod log;
+pub mod name;
 pub mod prune;
 pub mod record;
+mod rescued;
 pub mod session;
 pub mod stop;
 
@@ -94,6 +96,11 @@ impl Job {
         Ok(())
     }
 
+    /// The number of its process group.
+    pub fn group(&self) -> Pid {
+        self.record.rescue.as_ref().map_or(self.pid(), |rescue| rescue.group)
+    }
+
     /// The command line, safe to show.
     pub fn command_line(&self) -> String {
         show_words(self.record.argv.iter().map(Text::as_os_str))
@@ -151,7 +158,11 @@ struct WithName {
 impl<'a> Jobs<'a> {
     /// Reads the journals and looks at /proc; `None` when no job has ever been started.
     pub fn find(ui: &'a Ui) -> Result<Option<Self>, Error> {
-        let Some(directory) = StateDirectory::find()? else { return Ok(None) };
+        StateDirectory::find()?.map(|directory| Self::find_in(directory, ui)).transpose()
+    }
+
+    /// Like [`Jobs::find`], in this state directory.
+    pub fn find_in(directory: StateDirectory, ui: &'a Ui) -> Result<Self, Error> {
         let names = directory.list()?;
         let pid_namespace = proc::visible_pid_namespace().map_err(Error::proc)?;
         let time_namespace = proc::time_namespace().ok();
@@ -228,7 +239,7 @@ impl<'a> Jobs<'a> {
         }
         let is_log = |name: &OsString| name.as_encoded_bytes().ends_with(b".log");
         jobs.logs = names.into_iter().filter(is_log).collect();
-        Ok(Some(jobs))
+        Ok(jobs)
     }
 
     /// Like [`Jobs::find`], to look for the job `wanted`.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::process::Usage;
 use crate::term::format::{in_ms, now_in_ms};
-use crate::term::text::escape_json;
+use crate::term::text::{escape_json, shorten_home};
 
 /// The version of the format. Events of a later one are left alone.
 pub const VERSION: u32 = 1;
@@ -49,6 +49,40 @@ pub struct Process<T = String> {
 /// The process that waits for the end of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tracker {
+    #[serde(with = "Number")]
+    pub pid: Pid,
+    /// In clock ticks after boot.
+    pub start_time: u64,
+}
+
+/// What is known of a job that was running already when detach let go of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rescue {
+    /// That of the shell, mostly.
+    #[serde(with = "Number")]
+    pub session: Pid,
+    #[serde(with = "Number")]
+    pub group: Pid,
+    /// Milliseconds since 1970-01-01 00:00 UTC.
+    pub let_go_at_ms: u64,
+    /// The name of the job's log in the state directory.
+    pub log: Option<String>,
+    /// The file that its output goes to; absent for /dev/null.
+    pub output: Option<FileId>,
+    /// The processes that were let go of.
+    pub members: Vec<RescuedProcess>,
+}
+
+/// A file, wherever its name has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileId {
+    pub device: u64,
+    pub inode: u64,
+}
+
+/// A process that was let go of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RescuedProcess {
     #[serde(with = "Number")]
     pub pid: Pid,
     /// In clock ticks after boot.
@@ -121,6 +155,9 @@ pub struct Record {
     #[serde(with = "Number")]
     pub session: Pid,
     pub tracker: Option<Tracker>,
+    /// Absent for a job that detach has started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<Rescue>,
     pub end: Option<End>,
     /// When the last process of a tracked job ended, in milliseconds since 1970-01-01 00:00 UTC.
     pub session_ended_at_ms: Option<u64>,
@@ -188,6 +225,7 @@ impl Record {
             unit: start.unit,
             session: process.session,
             tracker: process.tracker,
+            rescue: None,
             end: None,
             session_ended_at_ms: None,
         }
@@ -274,6 +312,21 @@ impl TryFrom<TextInJson> for Text {
         };
         // No name, argument or path of Linux holds one.
         if bytes.contains(&0) { Err("it contains a zero byte") } else { Ok(Self(OsString::from_vec(bytes))) }
+    }
+}
+
+/// Where the output goes, as the end of a sentence.
+pub fn describe_output(record: &Record) -> String {
+    let place = |destination: &Destination| match destination {
+        Destination::Log(path) | Destination::File(path) => format!("in {}", shorten_home(path.as_path())),
+        Destination::Discarded => "discarded".to_owned(),
+        Destination::Kept => "left as it is".to_owned(),
+    };
+    let [stdout, stderr] = record.output();
+    if stdout == stderr {
+        format!("output {}", place(stdout))
+    } else {
+        format!("stdout {}, stderr {}", place(stdout), place(stderr))
     }
 }
 

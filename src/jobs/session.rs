@@ -1,4 +1,4 @@
-//! Which processes of a job are running: those of its session.
+//! Which processes of a job are running: those of its session; `rescued` knows those of a job that has none of its own.
 //!
 //! The number of a session is not used again as long as a process is in it: credentials(7). When the first process of a
 //! job has ended, what is left is recognised by `DETACH_JOB=PID-STARTTIME` in its environment, so that a number that was
@@ -14,7 +14,8 @@ use nix::unistd::{Pid, getpgid, getsid};
 
 use crate::jobs::Job;
 use crate::jobs::journal::Entry;
-use crate::jobs::record::JobId;
+use crate::jobs::record::{JobId, Rescue};
+use crate::jobs::rescued;
 use crate::sys::exec::JOB_VARIABLE;
 use crate::sys::proc::{self, Stat};
 use crate::sys::process::Held;
@@ -82,8 +83,23 @@ impl Processes {
     }
 
     fn count_left(&self, entry: &Entry) -> usize {
-        let members = self.by_session.get(&entry.process.session);
-        members.into_iter().flatten().filter(|pid| proc::is_alive(**pid) && is_marked(**pid, &entry.id)).count()
+        let in_session = self.by_session.get(&entry.process.session).into_iter().flatten();
+        match &entry.rescue {
+            None => in_session.filter(|pid| proc::is_alive(**pid) && is_marked(**pid, &entry.id)).count(),
+            Some(rescue) => self.count_rescued(rescue, in_session),
+        }
+    }
+
+    fn count_rescued<'p>(&self, rescue: &Rescue, in_session: impl Iterator<Item = &'p Pid>) -> usize {
+        let let_go = rescue.members.iter().map(|member| member.pid).filter(|pid| self.pids.contains(pid));
+        let pids: HashSet<Pid> = in_session.copied().chain(let_go).collect();
+        let living = pids.into_iter().filter_map(|pid| {
+            let stat = proc::stat(pid).ok()??;
+            (!stat.is_dead()).then(|| rescued::judge(rescue, pid, &stat))
+        });
+        let living: Vec<Belonging> = living.collect();
+        let is_certain = living.contains(&Belonging::Certain);
+        living.into_iter().filter(|belonging| belonging.counts(is_certain)).count()
     }
 
     fn may_hide(&self, entry: &Entry) -> bool {
@@ -204,6 +220,28 @@ pub fn may_be_hidden(pid: Pid, session: Pid) -> bool {
     getsid(Some(pid)).map_or_else(|_| proc::is_group(pid), |its| its == session)
 }
 
+/// Whether a process belongs to a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belonging {
+    /// It does, and so do the others of its session, or of its process group if detach has let go of the job.
+    Certain,
+    /// It does, which says nothing about others.
+    CertainAlone,
+    /// It does if another does for certain.
+    IfOthersDo,
+    No,
+}
+
+impl Belonging {
+    fn counts(self, is_another_certain: bool) -> bool {
+        match self {
+            Self::Certain | Self::CertainAlone => true,
+            Self::IfOthersDo => is_another_certain,
+            Self::No => false,
+        }
+    }
+}
+
 /// A living process of a job.
 pub struct Member {
     /// The number of the job, among those that were asked about.
@@ -213,33 +251,42 @@ pub struct Member {
     pub process: Held,
 }
 
-/// The living processes of the sessions of these jobs, each held by a pidfd.
+/// The living processes of these jobs, each held by a pidfd.
 ///
 /// A process counts if it is the first of the job or its environment says that it belongs to it. The others of the session
 /// count as well if such a process is alive after they have been held: then the number of the session has been the job's
 /// all the time.
 pub fn find_members(jobs: &[&Job]) -> nix::Result<Vec<Member>> {
-    let mut found: Vec<(Member, bool)> = Vec::new();
+    let mut found: Vec<(Member, Belonging)> = Vec::new();
     for pid in proc::all_pids()? {
         let Ok(session) = getsid(Some(pid)) else { continue };
-        let has_it = |job: &Job| job.is_visible && job.record.session == session;
+        let may_have_it = |job: &Job| match &job.record.rescue {
+            None => job.record.session == session,
+            Some(rescue) => rescued::may_have(rescue, pid, session),
+        };
+        let has_it = |job: &Job| job.is_visible && may_have_it(job);
         for (number, job) in jobs.iter().enumerate().filter(|(_, job)| has_it(job)) {
             let Some(stat) = proc::stat(pid)? else { continue };
             let is_it = |now: &Stat| now.session == stat.session && now.start_time == stat.start_time;
             let Some(process) = Held::if_is(pid, is_it)? else { continue };
             let is_first = (pid, stat.start_time) == (job.pid(), job.id().start_time);
-            let is_certain = is_first || is_marked(pid, job.id());
-            found.push((Member { job: number, group: stat.group, start_time: stat.start_time, process }, is_certain));
+            let belonging = match &job.record.rescue {
+                None if is_first || is_marked(pid, job.id()) => Belonging::Certain,
+                None => Belonging::IfOthersDo,
+                Some(rescue) => rescued::judge(rescue, pid, &stat),
+            };
+            found.push((Member { job: number, group: stat.group, start_time: stat.start_time, process }, belonging));
         }
     }
     let mut is_held = vec![false; jobs.len()];
-    for (member, _) in found.iter().filter(|(_, is_certain)| *is_certain) {
+    for (member, _) in found.iter().filter(|(_, belonging)| *belonging == Belonging::Certain) {
         if let Some(is_held) = is_held.get_mut(member.job) {
             *is_held = *is_held || !member.process.has_ended();
         }
     }
-    let counts =
-        |(member, is_certain): (Member, bool)| (is_certain || is_held.get(member.job) == Some(&true)).then_some(member);
+    let counts = |(member, belonging): (Member, Belonging)| {
+        belonging.counts(is_held.get(member.job) == Some(&true)).then_some(member)
+    };
     Ok(found.into_iter().filter_map(counts).collect())
 }
 

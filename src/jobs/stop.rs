@@ -233,7 +233,7 @@ fn signal(job: &Job, reach: Reach, signal: i32) -> nix::Result<bool> {
         };
         is_sent |= has_group;
         let is_meant = |group: Pid, pid: Pid| {
-            reach == Reach::Session || command.is_none() || group == job.pid() || pid == job.pid()
+            reach == Reach::Session || command.is_none() || group == job.group() || pid == job.pid()
         };
         for member in members.iter().filter(|member| is_meant(member.group, member.process.pid)) {
             if !known.insert((member.process.pid, member.start_time)) {

@@ -7,7 +7,6 @@ mod child;
 mod command;
 mod failure;
 mod hints;
-mod name;
 mod notify;
 mod outcome;
 mod pidfile;

@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use crate::error::{FAILED, reason};
 use crate::jobs::journal::Contents;
-use crate::jobs::record::{End, Record, to_line};
+use crate::jobs::record::{End, Record, describe_output, to_line};
 use crate::jobs::session::count_in_session;
 use crate::start::failure::explain_record_fault;
 use crate::start::hints;
 use crate::start::plan::Plan;
-use crate::start::report::{Report, describe_output};
+use crate::start::report::Report;
 use crate::start::request::{Request, Watch};
 use crate::start::steps::TakenStep;
 use crate::start::streams::Output;

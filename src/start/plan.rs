@@ -13,9 +13,9 @@ use nix::unistd::gethostname;
 use crate::error::{Error, reason};
 use crate::jobs::directory::{LogStem, StateDirectory};
 use crate::jobs::journal::{Journal, StartDraft};
+use crate::jobs::name;
 use crate::jobs::record::{Start, Text};
 use crate::start::command::Command;
-use crate::start::name;
 use crate::start::notify;
 use crate::start::pidfile::PidFile;
 use crate::start::request::{Request, Scope, Sequence, Tracking};
@@ -102,7 +102,7 @@ impl Plan {
         let own_umask = Mode::from_bits_truncate(0o077);
         let caller_umask = set_umask(own_umask).map_err(|errno| Error::step("set the umask", errno))?;
         let place = Place::find();
-        let name = name::of_job(request);
+        let name = request.name.clone().unwrap_or_else(|| name::of_command(&request.command).to_owned());
         if let Err(error) = &place
             && (streams.need_log() || is_tracked)
         {

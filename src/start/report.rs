@@ -10,13 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::jobs::record::{Destination, JobId, Process, Record, Tracker};
+use crate::jobs::record::{JobId, Process, Record, Tracker};
 use crate::start::command::Refusal;
 use crate::start::pidfile::Fault;
 use crate::start::plan::{Place, Plan};
 use crate::sys::once::Once;
 use crate::sys::spawn::Borrower;
-use crate::term::text::shorten_home;
 
 /// More steps than any start has.
 const MOST_STEPS: usize = 24;
@@ -163,20 +162,5 @@ impl Report {
         let boot_id = place.map_or("", |place| place.boot_id.as_str());
         let directory = place.map_or(Path::new(""), |place: &Place| place.directory.path());
         Some(Record::new(boot_id, id, process, plan.start.clone(), directory))
-    }
-}
-
-/// Where the output goes, as the end of a sentence.
-pub fn describe_output(record: &Record) -> String {
-    let place = |destination: &Destination| match destination {
-        Destination::Log(path) | Destination::File(path) => format!("in {}", shorten_home(path.as_path())),
-        Destination::Discarded => "discarded".to_owned(),
-        Destination::Kept => "left as it is".to_owned(),
-    };
-    let [stdout, stderr] = record.output();
-    if stdout == stderr {
-        format!("output {}", place(stdout))
-    } else {
-        format!("stdout {}, stderr {}", place(stdout), place(stderr))
     }
 }

@@ -12,6 +12,7 @@ pub mod fixed;
 pub mod once;
 pub mod proc;
 pub mod process;
+pub mod shared;
 pub mod signals;
 pub mod spawn;
 

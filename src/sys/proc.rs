@@ -242,13 +242,15 @@ pub fn status(pid: Pid) -> Option<Status> {
     parse_status(&fs::read(format!("/proc/{pid}/status")).ok()?)
 }
 
-/// The kernel escapes newlines in the name, so every line is a field.
+/// A field of /proc/PID/status. The kernel escapes newlines in the name, so every line is a field.
+pub fn status_field<'s>(status: &'s [u8], name: &str) -> Option<&'s str> {
+    let mut lines = status.split(|byte| *byte == b'\n');
+    let line = lines.find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))?;
+    Some(str::from_utf8(line).ok()?.trim())
+}
+
 fn parse_status(status: &[u8]) -> Option<Status> {
-    let field = |name: &str| {
-        let mut lines = status.split(|byte| *byte == b'\n');
-        let line = lines.find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))?;
-        Some(str::from_utf8(line).ok()?.trim())
-    };
+    let field = |name: &str| status_field(status, name);
     let set = |name| Some(SignalSet(u64::from_str_radix(field(name)?, 16).ok()?));
     Some(Status {
         // Real, effective, saved, file system.

@@ -16,6 +16,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+use crate::sys::entry;
 use crate::sys::proc::{self, Stat};
 
 /// From linux/pidfd.h, since Linux 6.9.
@@ -175,6 +176,18 @@ pub fn set_umask(mask: Mode) -> nix::Result<Mode> {
     // SAFETY: umask takes no pointer.
     let old = unsafe { libc::umask(mask.bits()) };
     Mode::from_bits(old).ok_or_else(Errno::last)
+}
+
+/// Runs `body` in a copy of this process, which ends after it: fork(2). No destructor runs there.
+pub fn fork_off(body: impl FnOnce()) -> nix::Result<Pid> {
+    // SAFETY: there is no other thread that could hold a lock, and the copy runs `body` and ends.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    if pid == 0 {
+        // This is the copy.
+        body();
+        entry::exit(0);
+    }
+    Ok(Pid::from_raw(pid))
 }
 
 /// Lets this process have as many descriptors as it may: getrlimit(2).

@@ -9,6 +9,7 @@ use nix::libc;
 
 use super::{Outcome, describe_process};
 use crate::check::facts::{Facts, OtherProcess};
+use crate::check::table::JobTable;
 use crate::sys::proc::{Handling, terminal_name};
 
 /// When the first process of a PID namespace ends, the kernel kills all others in it: pid_namespaces(7).
@@ -60,13 +61,55 @@ fn judge_leader(leader: &OtherProcess, facts: &Facts) -> Outcome {
     }
 }
 
+/// What a shell does to the process group of the process, as far as the shell itself has said it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    /// It is not in the job table: it was disowned, or is a job of no shell.
+    NoJob,
+    /// It is a job, but none is sent SIGHUP.
+    JobsAreSpared,
+    /// It is a job, and bash may have marked it with `disown -h`.
+    MayBeMarked,
+    IsHungUp,
+}
+
+fn ask_table(facts: &Facts, hangs_up: fn(&JobTable) -> bool) -> Said {
+    match &facts.table {
+        None => Said::Nothing,
+        Some(table) if !table.has_job(facts.stat.group) => Said::NoJob,
+        Some(table) if !hangs_up(table) => Said::JobsAreSpared,
+        Some(table) if !table.is_exact => Said::MayBeMarked,
+        Some(_) => Said::IsHungUp,
+    }
+}
+
+/// What happens to the process when its shell, which is called `name`, sends SIGHUP to its jobs. `None` if the shell has
+/// said nothing. `event` is when it does so; `setting` is what spares the jobs.
+fn judge_as_said(facts: &Facts, said: Said, name: &str, event: &str, setting: &str) -> Option<(Outcome, String)> {
+    let hangup = state_hangup(facts);
+    Some(match said {
+        Said::Nothing => return None,
+        Said::NoJob => {
+            (Outcome::Survives, format!("{name} sends SIGHUP to its jobs alone, and this is not one of them"))
+        }
+        Said::JobsAreSpared => (Outcome::Survives, format!("{name} sends its jobs no SIGHUP {event}: {setting}")),
+        Said::MayBeMarked => (
+            judge_hangup(facts).min(Outcome::Perhaps),
+            format!("{name} sends SIGHUP to this job {event}, unless 'disown -h' has marked it; {hangup}"),
+        ),
+        Said::IsHungUp => (judge_hangup(facts), format!("{name} sends SIGHUP to this job {event}; {hangup}")),
+    })
+}
+
 /// What happens to a stopped job when its shell ends and orphans its process group. bash sends SIGTERM as well. A shell
 /// that does not lead the session may end in some other way, or not at all.
 fn judge_orphaning(facts: &Facts, shell: &OtherProcess) -> (Outcome, String) {
     let mut outcome = judge_hangup(facts);
     let (name, hangup) = (describe_process(shell), describe_hangup(facts));
     let mut fact = format!("it is stopped; when {name} ends and orphans it, the kernel will send it SIGHUP, {hangup}");
-    if shell.name == b"bash" && outcome == Outcome::Survives {
+    let is_job = facts.table.as_ref().is_none_or(|table| table.has_job(facts.stat.group));
+    if shell.name == b"bash" && is_job && outcome == Outcome::Survives {
         outcome = judge_signal(facts, libc::SIGTERM);
         fact += ", and bash will send it SIGTERM";
     }
@@ -107,6 +150,14 @@ fn judge_terminal_closing_here(facts: &Facts) -> (Outcome, String) {
         }
         Some(shell) if may_forward_hangup(shell) => {
             let (name, hangup) = (describe_process(shell), state_hangup(facts));
+            let said = ask_table(facts, |table| table.hangs_up_on_close);
+            if let Some((outcome, fact)) =
+                judge_as_said(facts, said, &name, "when the terminal closes", "NO_HUP is set")
+            {
+                // Another shell, which leads the session, need not end, or not end this one.
+                let most = if shell.pid == facts.stat.session { leader_end } else { Outcome::Perhaps };
+                return (outcome.min(most), fact);
+            }
             let fact = format!("{name} forwards SIGHUP to its jobs unless they are disowned; {hangup}");
             (judge_hangup(facts).min(Outcome::Perhaps), fact)
         }
@@ -143,6 +194,11 @@ fn judge_shell_exit_here(facts: &Facts) -> (Outcome, String) {
     let name = describe_process(shell);
     if !may_forward_hangup(shell) {
         return (Outcome::Survives, format!("{name} sends its jobs no signal when it exits"));
+    }
+    let setting = if shell.name == b"bash" { "it is no login shell with huponexit set" } else { "NO_HUP is set" };
+    let said = ask_table(facts, |table| table.hangs_up_on_exit);
+    if let Some(judgement) = judge_as_said(facts, said, &name, "when it exits", setting) {
+        return judgement;
     }
     let action = match shell.name.as_slice() {
         b"bash" => "sends SIGHUP to its jobs on exit if it is a login shell with huponexit set",

@@ -29,6 +29,7 @@ fn safe() -> Facts {
         parent: None,
         leader: None,
         shell: None,
+        table: None,
         is_group_stopped: false,
         is_in_this_namespace: true,
         descriptors: Some(Vec::new()),
@@ -36,6 +37,7 @@ fn safe() -> Facts {
         emulators: Vec::new(),
         manager: ServiceManager::default(),
         children: Vec::new(),
+        obstacle: None,
     }
 }
 

@@ -3,8 +3,6 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::start::request::Request;
-
 /// Interpreters, without the version in their names, and their one-letter options that take no value.
 const INTERPRETERS: [(&str, &str); 9] = [
     ("sh", "aefhmnuvx"),
@@ -18,11 +16,10 @@ const INTERPRETERS: [(&str, &str); 9] = [
     ("perl", "wWtTuUX"),
 ];
 
-/// The name of the job.
-pub fn of_job(request: &Request) -> OsString {
-    let name = request.name.as_deref().or_else(|| name_of_script(&request.command));
-    let command = request.command.first().map_or(OsStr::new(""), OsString::as_os_str);
-    name.unwrap_or_else(|| base_name(command)).to_owned()
+/// The name of the job that runs `command`.
+pub fn of_command(command: &[OsString]) -> &OsStr {
+    let program = command.first().map_or(OsStr::new(""), OsString::as_os_str);
+    name_of_script(command).unwrap_or_else(|| base_name(program))
 }
 
 /// The name of the script, where an interpreter runs one. Nothing is guessed: an option that might take a value ends the
@@ -80,8 +77,8 @@ mod tests {
             ("perl5.36 a.pl", "a.pl"),
             ("bashful a.sh", "bashful"),
         ] {
-            let request = Request::new(command.split(' ').map(OsString::from).collect());
-            assert_eq!(of_job(&request), name, "{command}");
+            let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
+            assert_eq!(of_command(&words), name, "{command}");
         }
     }
 }

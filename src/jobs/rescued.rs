@@ -1,0 +1,42 @@
+//! Which processes belong to a job that detach has not started, but let go of.
+//!
+//! Such a job has no session of its own. It has the processes that were let go of, known by PID and start time, and what
+//! these have started since: that is in their process group, in their session, and has no controlling terminal. The
+//! number of a group is not used again as long as a process is in it. So as long as one is known in it, all count;
+//! afterwards only those that have the output of the job open. When in doubt, a process is not of the job.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use nix::unistd::{Pid, getpgid};
+
+use crate::jobs::record::{FileId, Rescue, RescuedProcess};
+use crate::jobs::session::Belonging;
+use crate::sys::proc::Stat;
+
+/// Whether a process may belong to the job, as far as is known without its /proc/PID/stat.
+pub fn may_have(rescue: &Rescue, pid: Pid, session: Pid) -> bool {
+    rescue.members.iter().any(|member| member.pid == pid)
+        || rescue.session == session && getpgid(Some(pid)) == Ok(rescue.group)
+}
+
+/// Whether a process belongs to the job.
+pub fn judge(rescue: &Rescue, pid: Pid, stat: &Stat) -> Belonging {
+    let is_in_group = (stat.group, stat.session) == (rescue.group, rescue.session);
+    if rescue.members.contains(&RescuedProcess { pid, start_time: stat.start_time }) {
+        if is_in_group { Belonging::Certain } else { Belonging::CertainAlone }
+    } else if !is_in_group || stat.terminal != 0 {
+        Belonging::No
+    } else if rescue.output.is_some_and(|output| has_open(pid, output)) {
+        Belonging::Certain
+    } else {
+        Belonging::IfOthersDo
+    }
+}
+
+/// Whether a process has this file open.
+fn has_open(pid: Pid, file: FileId) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let is_it = |metadata: fs::Metadata| FileId { device: metadata.dev(), inode: metadata.ino() } == file;
+    entries.flatten().any(|entry| fs::metadata(entry.path()).is_ok_and(is_it))
+}

@@ -1,0 +1,256 @@
+//! Whether a process may be let go of, asked before anything is changed.
+//!
+//! `Facts` are read from /proc, `judge` decides and touches nothing. Opening /proc/PID/mem has the kernel
+//! check what ptrace(2) would be checked for, without a tracer: user, capabilities, dumpable, Yama and other security
+//! modules.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
+use nix::errno::Errno;
+use nix::unistd::{Pid, geteuid};
+
+use crate::error::reason;
+use crate::rescue::job::list_threads;
+use crate::rescue::tracee::IS_SUPPORTED;
+use crate::sys::errno;
+use crate::sys::proc::{self, Stat, status_field};
+use crate::term::text::quote;
+
+const ELF_64: u8 = 2;
+/// kthreadd, whose children are the threads of the kernel.
+const KTHREADD: Pid = Pid::from_raw(2);
+
+/// Why a process cannot be let go of, and what may help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// A clause about "it", the process.
+    pub reason: String,
+    pub help: Option<Help>,
+}
+
+/// What may help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Help {
+    /// Root may do it.
+    AsRoot,
+}
+
+/// What decides about a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Facts {
+    kind: Kind,
+    tracer: Option<Tracer>,
+    seccomp: Seccomp,
+    own_seccomp: Seccomp,
+    files: Files,
+    /// Absent where the program cannot be read.
+    is_64_bit: Option<bool>,
+    users: Users,
+    /// How the kernel answers a tracer.
+    access: nix::Result<()>,
+    /// kernel.yama.ptrace_scope
+    yama: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Program,
+    KernelThread,
+    /// Its process group has no number here.
+    InOtherPidNamespace,
+}
+
+/// Which files its paths lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    Same,
+    OfOtherMountNamespace,
+    /// chroot(2)
+    OfOtherRoot,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Tracer {
+    pid: Pid,
+    name: Vec<u8>,
+}
+
+/// Which filters a process has: seccomp(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seccomp {
+    mode: u32,
+    /// Absent before Linux 5.9.
+    filters: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Users {
+    own: u32,
+    real: u32,
+    effective: u32,
+    saved: u32,
+}
+
+/// Whether the process may be let go of. `Ok(None)`: it has ended.
+pub fn ask(pid: Pid) -> Option<Result<(), Refusal>> {
+    Some(judge(&Facts::read(pid)?))
+}
+
+impl Facts {
+    fn read(pid: Pid) -> Option<Self> {
+        let stat = proc::stat(pid).ok()??;
+        // The first thread may have ended before the others: nothing can be read of it.
+        let living = list_threads(pid).into_iter().filter(|(_, stat)| !matches!(stat.state, b'Z' | b'X'));
+        let threads: Vec<Pid> = living.map(|(thread, _)| thread).collect();
+        let thread = *threads.first()?;
+        let statuses = threads.iter().filter_map(|thread| fs::read(format!("/proc/{thread}/status")).ok());
+        let statuses: Vec<Vec<u8>> = statuses.collect();
+        let own_seccomp = Seccomp::parse(&fs::read("/proc/self/status").unwrap_or_default());
+        let mut filters = statuses.iter().map(|status| Seccomp::parse(status));
+        let mut ids = status_field(statuses.first()?, "Uid").unwrap_or_default().split_ascii_whitespace();
+        let mut id = || ids.next().and_then(|id| id.parse().ok()).unwrap_or(u32::MAX);
+        Some(Self {
+            kind: Kind::of(pid, &stat),
+            tracer: statuses.iter().find_map(|status| Tracer::parse(status)),
+            seccomp: filters.find(|it| *it != own_seccomp).unwrap_or(own_seccomp),
+            own_seccomp,
+            files: Files::of(thread),
+            is_64_bit: read_class(thread).map(|class| class == ELF_64),
+            users: Users { own: geteuid().as_raw(), real: id(), effective: id(), saved: id() },
+            access: try_access(thread)?,
+            yama: read_yama(),
+        })
+    }
+}
+
+impl Kind {
+    fn of(pid: Pid, stat: &Stat) -> Self {
+        match stat.group.as_raw() {
+            0 if pid == KTHREADD || stat.parent == KTHREADD => Self::KernelThread,
+            0 => Self::InOtherPidNamespace,
+            _ => Self::Program,
+        }
+    }
+}
+
+impl Files {
+    fn of(thread: Pid) -> Self {
+        let mounts = |name: &str| fs::read_link(format!("/proc/{name}/ns/mnt")).ok();
+        let root = |name: &str| fs::metadata(format!("/proc/{name}/root")).ok().map(|root| (root.dev(), root.ino()));
+        let name = thread.to_string();
+        if mounts(&name).is_some_and(|it| Some(it) != mounts("self")) {
+            Self::OfOtherMountNamespace
+        } else if root(&name).is_some_and(|it| Some(it) != root("self")) {
+            Self::OfOtherRoot
+        } else {
+            Self::Same
+        }
+    }
+}
+
+impl Tracer {
+    fn parse(status: &[u8]) -> Option<Self> {
+        let pid = status_field(status, "TracerPid")?.parse().ok().filter(|pid| *pid != 0).map(Pid::from_raw)?;
+        Some(Self { pid, name: proc::stat(pid).ok().flatten().map(|stat| stat.name).unwrap_or_default() })
+    }
+}
+
+impl Seccomp {
+    fn parse(status: &[u8]) -> Self {
+        let number = |name| status_field(status, name).and_then(|text| text.parse().ok());
+        Self { mode: number("Seccomp").unwrap_or(0), filters: number("Seccomp_filters") }
+    }
+}
+
+/// `None`: it has ended.
+fn try_access(pid: Pid) -> Option<nix::Result<()>> {
+    let opened = File::open(format!("/proc/{pid}/mem"));
+    match opened.map(drop).map_err(|error| errno(&error)) {
+        Err(Errno::ENOENT | Errno::ESRCH) => None,
+        other => Some(other),
+    }
+}
+
+/// The byte of an ELF program that says how large its addresses are: elf(5), `EI_CLASS`.
+fn read_class(pid: Pid) -> Option<u8> {
+    let mut header = [0; 5];
+    File::open(format!("/proc/{pid}/exe")).and_then(|mut program| program.read_exact(&mut header)).ok()?;
+    header.starts_with(b"\x7fELF").then_some(header[4])
+}
+
+fn read_yama() -> u32 {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    scope.ok().and_then(|scope| scope.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Decides.
+fn judge(facts: &Facts) -> Result<(), Refusal> {
+    let refuse = |reason: &str| Err(Refusal { reason: reason.to_owned(), help: None });
+    if !IS_SUPPORTED {
+        return refuse("not supported on this processor yet");
+    }
+    match facts.kind {
+        Kind::KernelThread => return refuse("it is a thread of the kernel"),
+        Kind::InOtherPidNamespace => {
+            return refuse("it is in another PID namespace (a container); run detach inside it");
+        }
+        Kind::Program => (),
+    }
+    if let Some(tracer) = &facts.tracer {
+        let name = quote(OsStr::from_bytes(&tracer.name));
+        return refuse(&format!("it is already being traced by {name} (PID {})", tracer.pid));
+    }
+    if let Err(errno) = facts.access {
+        return Err(explain_denial(facts, errno));
+    }
+    match facts.files {
+        Files::OfOtherMountNamespace => {
+            return refuse("it is in another mount namespace (a container); run detach inside it");
+        }
+        Files::OfOtherRoot => return refuse("it has another root directory (chroot), so it cannot open the log"),
+        Files::Same => (),
+    }
+    if has_own_filter(facts) {
+        return refuse("it has a seccomp filter of its own, and a system call that this does not allow could kill it");
+    }
+    if facts.is_64_bit == Some(false) {
+        return refuse("it is a 32-bit program, which is not supported");
+    }
+    Ok(())
+}
+
+/// Whether its calls are filtered in another way than our own: those of a container apply to both.
+fn has_own_filter(facts: &Facts) -> bool {
+    let (its, own) = (facts.seccomp, facts.own_seccomp);
+    its.mode != 0 && its != own
+}
+
+fn explain_denial(facts: &Facts, errno: Errno) -> Refusal {
+    let Users { own, real, effective, saved } = facts.users;
+    let is_root = own == 0;
+    let (reason, help) = if is_root {
+        (format!("not even root may trace it: {}", reason(errno)), None)
+    } else if real != own {
+        (format!("it belongs to user {real}"), Some(Help::AsRoot))
+    } else if effective != own || saved != own {
+        (format!("it runs with the rights of user {effective} (setuid)"), Some(Help::AsRoot))
+    } else {
+        match facts.yama {
+            1 => {
+                let reason = "only root may trace a running process here (kernel.yama.ptrace_scope is 1)";
+                (reason.to_owned(), Some(Help::AsRoot))
+            }
+            2 => {
+                let reason = "only root may trace processes here (kernel.yama.ptrace_scope is 2)";
+                (reason.to_owned(), Some(Help::AsRoot))
+            }
+            3 => ("no process may be traced here until the next boot (kernel.yama.ptrace_scope is 3)".to_owned(), None),
+            _ => (format!("it cannot be traced: {}", reason(errno)), Some(Help::AsRoot)),
+        }
+    };
+    Refusal { reason, help }
+}

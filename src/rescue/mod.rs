@@ -1,0 +1,183 @@
+//! `--pid`: lets go of what runs already, from what the user asked for to what is said about it.
+//!
+//! `job` finds the processes, `consent` asks whether each may be let go of, and only when all may, `procedure` does it:
+//! through the `calls` of a `tracee`, while a `guardian` waits. `record` keeps what `--list` and the others need.
+
+mod calls;
+mod consent;
+mod guardian;
+mod job;
+mod procedure;
+mod record;
+mod terminal;
+#[allow(unsafe_code)]
+mod tracee;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use nix::unistd::{Pid, getppid};
+
+use crate::error::{Error, FAILED, reason};
+use crate::rescue::calls::Failure;
+use crate::rescue::consent::{Help, Refusal};
+use crate::rescue::job::{Member, RunningJob, Table};
+use crate::rescue::procedure::Trouble;
+use crate::rescue::record::Keeper;
+use crate::rescue::tracee::Fault;
+use crate::sys::process::raise_descriptor_limit;
+use crate::sys::signals;
+use crate::term::ui::Ui;
+
+pub use procedure::After;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Processes, or the numbers of process groups.
+    pub wanted: Vec<Pid>,
+    /// Where the output goes, if not to a log.
+    pub output: Option<PathBuf>,
+    /// If the jobs are not to be named after their commands.
+    pub name: Option<OsString>,
+    pub after: After,
+}
+
+/// Lets go of the jobs of these processes. Returns the exit status.
+pub fn let_go(request: &Request, ui: &Ui) -> Result<u8, Error> {
+    // A pidfd for each process.
+    raise_descriptor_limit();
+    let mut jobs = find_jobs(&request.wanted)?;
+    ask(&jobs)?;
+    signals::prepare().map_err(|errno| Error::step("prepare signals", errno))?;
+    let mut status = 0;
+    for job in &mut jobs {
+        if let Err(error) = let_go_of(job, request, ui) {
+            ui.failure(&error, error.hint());
+            status = FAILED;
+        }
+    }
+    Ok(status)
+}
+
+/// Why a process cannot be let go of, for those who only want to know; `None` if it can be, or if it has ended.
+pub fn find_obstacle(pid: Pid) -> Option<String> {
+    consent::ask(pid)?.err().map(|refusal| refusal.reason)
+}
+
+/// The jobs that are meant, each once.
+fn find_jobs(wanted: &[Pid]) -> Result<Vec<RunningJob>, Error> {
+    let table = job::read_table()?;
+    let ancestors = list_ancestors(&table);
+    let mut jobs: Vec<RunningJob> = Vec::new();
+    for pid in wanted {
+        if jobs.iter().any(|job| job.has(*pid)) {
+            continue;
+        }
+        let mut job = RunningJob::find(&table, *pid)?;
+        if let Some(member) = job.members.iter().find(|member| ancestors.contains(&member.pid)) {
+            let reason = if member.pid == Pid::this() {
+                "detach itself is in its process group, or is one of its descendants"
+            } else {
+                "detach is one of its descendants"
+            };
+            return Err(refuse(member, reason));
+        }
+        // One that was named before may be a part of this one.
+        jobs.retain(|earlier| !earlier.members.iter().any(|member| job.has(member.pid)) || !job.absorb(earlier));
+        jobs.push(job);
+    }
+    Ok(jobs)
+}
+
+/// This process and all its ancestors.
+fn list_ancestors(table: &Table) -> Vec<Pid> {
+    let mut ancestors = vec![Pid::this(), getppid()];
+    // The table is not a snapshot, so it may hold a circle: no more steps than processes.
+    for _ in 0..table.len() {
+        match ancestors.last().and_then(|last| table.get(last)) {
+            Some(stat) => ancestors.push(stat.parent),
+            None => break,
+        }
+    }
+    ancestors
+}
+
+/// Asks for every process of every job whether it may be let go of.
+fn ask(jobs: &[RunningJob]) -> Result<(), Error> {
+    for member in jobs.iter().flat_map(|job| &job.members) {
+        if let Some(Err(refusal)) = consent::ask(member.pid) {
+            return Err(explain_refusal(member, &refusal));
+        }
+    }
+    Ok(())
+}
+
+fn explain_refusal(member: &Member, Refusal { reason, help }: &Refusal) -> Error {
+    let hint = help.map(|Help::AsRoot| format!("as root: sudo detach --pid {}", member.pid));
+    refuse(member, &format!("{reason}; nothing was changed")).with_hint_if_any(hint)
+}
+
+fn refuse(member: &Member, reason: &str) -> Error {
+    Error::new(format!("cannot let go of {}: {reason}", member.describe()))
+}
+
+fn let_go_of(job: &mut RunningJob, request: &Request, ui: &Ui) -> Result<(), Error> {
+    let Some(first) = job.first().cloned() else { return Ok(()) };
+    let keeper = Keeper::open(&first, request)?;
+    let known = keeper.find_known(job)?;
+    if job.terminal.is_none() {
+        let Some(known) = known else { return Err(refuse(&first, "it has no terminal")) };
+        ui.note(format!("{} has no terminal any more", known.describe()));
+        return Ok(());
+    }
+    let draft = keeper.draft(&first, known.as_ref(), request)?;
+    let (released, trouble) = procedure::let_go(job, &draft, request.after, ui);
+    match trouble {
+        Some(trouble) => Err(explain(job, trouble, &released)),
+        None if released.is_empty() => Err(refuse(&first, "it has ended")),
+        None => {
+            ui.note(draft.describe(job, ui));
+            Ok(())
+        }
+    }
+}
+
+/// The sentence for a job that was not let go of, or not as a whole.
+fn explain(job: &RunningJob, trouble: Trouble, released: &[Member]) -> Error {
+    let of_job = |reason: &str| {
+        let reason = format!("{reason}; nothing was changed");
+        job.first().map_or_else(|| Error::new(reason.clone()), |first| refuse(first, &reason))
+    };
+    match trouble {
+        Trouble::Guardian(errno) => of_job(&format!("no process can be made that guards it: {}", reason(errno))),
+        Trouble::TooMany => of_job("it has too many processes"),
+        Trouble::Look(errno) => of_job(&reason(errno)),
+        Trouble::Refused(member, refusal) => explain_refusal(&member, &refusal),
+        Trouble::DoesNotStop(member) => {
+            refuse(&member, "it does not stop, because it waits in the kernel (state D); nothing was changed")
+        }
+        Trouble::Process(member, failure) => {
+            let failure = match failure {
+                Failure::Refused(what, errno) => format!("it cannot {what}: {}", reason(errno)),
+                Failure::Fault(fault) => explain_fault(fault),
+            };
+            let names: Vec<String> = released.iter().map(Member::describe).collect();
+            if names.is_empty() {
+                refuse(&member, &format!("{failure}; nothing was changed"))
+            } else {
+                refuse(&member, &format!("{failure}; the job was let go of in part: {}", names.join(", ")))
+            }
+        }
+    }
+}
+
+fn explain_fault(fault: Fault) -> String {
+    match fault {
+        Fault::Gone => "it has ended".to_owned(),
+        Fault::Trace(errno) => format!("it cannot be traced: {}", reason(errno)),
+        Fault::NotNative => "it runs 32-bit code, which is not supported".to_owned(),
+        Fault::Intercepted => "it handles its system calls itself, as Wine does".to_owned(),
+        Fault::NoInstruction => "no instruction for system calls is in its memory".to_owned(),
+    }
+}

@@ -1,0 +1,272 @@
+//! How a job is let go of: what is done to its processes, in its order.
+//!
+//! The guardian starts. All processes of the job are stopped. One after the other, through one of its threads, opens what
+//! its descriptors are to lead to, ignores SIGHUP, leaves its terminal, and has its descriptors redirected. What can fail
+//! comes first, and nothing of the process has changed then. All continue.
+//!
+//! SIGSTOP comes before ptrace(2): it stops all threads, though one alone is traced; the calls in which they wait are made
+//! again after SIGCONT, and then find the new descriptors; and if this process is killed, the kernel stops the tracee
+//! before it runs one instruction.
+
+use std::ffi::CStr;
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::rescue::calls::{Caller, Failure, RemoteFd};
+use crate::rescue::consent::{self, Refusal};
+use crate::rescue::guardian::{Guardian, Ledger};
+use crate::rescue::job::{Member, RunningJob, list_threads};
+use crate::rescue::record::Draft;
+use crate::rescue::terminal::{Purpose, Terminal, TerminalDescriptor, list_terminal_descriptors, list_watches};
+use crate::rescue::tracee::{Fault, Tracee};
+use crate::sys::proc::{self, Stat};
+use crate::sys::process::Held;
+use crate::term::ui::Ui;
+
+/// A process that does not stop in this time waits in the kernel: for a file server, or for its vfork(2).
+const TIME_TO_STOP: Duration = Duration::from_secs(3);
+/// How long the child of a vfork may run, to come to its exec.
+const TIME_FOR_CHILD: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_micros(200);
+const NULL: &CStr = c"/dev/null";
+const TERMINAL: &CStr = c"/dev/tty";
+
+/// Whether the job runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    Continue,
+    /// It stays stopped, for a shell that has to do something first.
+    StayStopped,
+}
+
+/// Why a job was not let go of, or not all of it.
+#[derive(Debug)]
+pub enum Trouble {
+    /// Nothing was changed.
+    Guardian(Errno),
+    TooMany,
+    Look(Errno),
+    /// A process that the job has started meanwhile may not be let go of.
+    Refused(Member, Refusal),
+    /// It did not stop; those that were stopped for us continue.
+    DoesNotStop(Member),
+    /// It is as it was; those before it have been let go of.
+    Process(Member, Failure),
+}
+
+/// Lets go of `job`, as `draft` has it. Returns the processes that have been let go of, and why the others have not.
+pub fn let_go(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> (Vec<Member>, Option<Trouble>) {
+    let guardian = match Guardian::start(|| draft.take_back()) {
+        Ok(guardian) => guardian,
+        Err(errno) => {
+            draft.take_back();
+            return (Vec::new(), Some(Trouble::Guardian(errno)));
+        }
+    };
+    let mut stopped = Stopped { processes: Vec::new(), ledger: guardian.ledger };
+    let (mut released, mut trouble) = (Vec::new(), stop_all(job, &mut stopped).err());
+    if trouble.is_none() {
+        draft.record(job, ui);
+        trouble = let_go_of_each(job, draft.output(), guardian.ledger, &mut released);
+    }
+    if !guardian.ledger.has_changed() {
+        draft.take_back();
+        stopped.continue_those_that_ran();
+    } else if after == After::Continue {
+        stopped.continue_all();
+    }
+    guardian.dismiss();
+    (released, trouble)
+}
+
+/// Lets go of one process after the other, and stops at the first with which that does not work.
+fn let_go_of_each(job: &RunningJob, output: &CStr, ledger: &Ledger, released: &mut Vec<Member>) -> Option<Trouble> {
+    for member in job.in_order() {
+        match let_go_of_process(member, job.terminal, output, ledger) {
+            Ok(()) => released.push(member.clone()),
+            // It has ended meanwhile.
+            Err(Failure::Fault(Fault::Gone)) => (),
+            Err(failure) => return Some(Trouble::Process(member.clone(), failure)),
+        }
+    }
+    None
+}
+
+/// A process that is stopped.
+struct StoppedProcess {
+    held: Held,
+    /// Whether it ran before.
+    has_run: bool,
+}
+
+struct Stopped<'l> {
+    processes: Vec<StoppedProcess>,
+    ledger: &'l Ledger,
+}
+
+impl Stopped<'_> {
+    /// Sends SIGSTOP to a process that is not stopped yet.
+    fn stop(&mut self, member: &Member) -> Result<(), Trouble> {
+        let is_it = |stat: &Stat| stat.start_time == member.stat.start_time;
+        let Some(held) = Held::if_is(member.pid, is_it).map_err(Trouble::Look)? else { return Ok(()) };
+        let stat = proc::stat(member.pid).map_err(Trouble::Look)?;
+        let has_run = stat.is_some_and(|stat| stat.state != b'T');
+        if has_run {
+            if !self.ledger.enter_stopped(member.pid) {
+                return Err(Trouble::TooMany);
+            }
+            held.signal(libc::SIGSTOP).map_err(Trouble::Look)?;
+        }
+        self.processes.push(StoppedProcess { held, has_run });
+        Ok(())
+    }
+
+    fn continue_those_that_ran(&self) {
+        for process in self.processes.iter().filter(|process| process.has_run) {
+            let _ = process.held.signal(libc::SIGCONT);
+        }
+    }
+
+    fn continue_all(&self) {
+        for process in &self.processes {
+            let _ = process.held.signal(libc::SIGCONT);
+        }
+    }
+
+    fn find(&self, pid: Pid) -> Option<&Held> {
+        self.processes.iter().map(|process| &process.held).find(|held| held.pid == pid)
+    }
+}
+
+/// Stops every process of the job, those as well that it starts meanwhile, and waits until all threads have stopped.
+fn stop_all(job: &mut RunningJob, stopped: &mut Stopped) -> Result<(), Trouble> {
+    let end = Instant::now() + TIME_TO_STOP;
+    let mut count = 0;
+    loop {
+        for member in job.members.get(count..).unwrap_or_default() {
+            stopped.stop(member)?;
+        }
+        count = job.members.len();
+        while let Some((member, state)) = find_running(job) {
+            if Instant::now() > end {
+                return Err(Trouble::DoesNotStop(member.clone()));
+            }
+            if state == b'D' {
+                let_children_run(job, member.pid, stopped);
+            }
+            sleep(PAUSE);
+        }
+        // None of them can start another one now.
+        if !job.add_new().map_err(Trouble::Look)? {
+            return Ok(());
+        }
+        for member in job.members.get(count..).unwrap_or_default() {
+            if let Some(Err(refusal)) = consent::ask(member.pid) {
+                return Err(Trouble::Refused(member.clone(), refusal));
+            }
+        }
+    }
+}
+
+/// A process of which a thread has not stopped, and the state of that.
+fn find_running(job: &RunningJob) -> Option<(&Member, u8)> {
+    job.members.iter().find_map(|member| {
+        let mut states = list_threads(member.pid).into_iter().map(|(_, stat)| stat.state);
+        let running = states.find(|state| !matches!(state, b'T' | b't' | b'Z' | b'X' | b'x'));
+        running.map(|state| (member, state))
+    })
+}
+
+/// A process in vfork(2) stands still in the kernel until its child has come to its exec, or has ended.
+fn let_children_run(job: &RunningJob, parent: Pid, stopped: &Stopped) {
+    let children = || job.members.iter().filter(|member| member.stat.parent == parent);
+    let held: Vec<&Held> = children().filter_map(|member| stopped.find(member.pid)).collect();
+    for child in &held {
+        let _ = child.signal(libc::SIGCONT);
+    }
+    sleep(TIME_FOR_CHILD);
+    for child in &held {
+        let _ = child.signal(libc::SIGSTOP);
+    }
+}
+
+/// Lets go of a process that is stopped.
+fn let_go_of_process(
+    member: &Member,
+    terminal: Option<Terminal>,
+    output: &CStr,
+    ledger: &Ledger,
+) -> Result<(), Failure> {
+    let failed = |errno| Failure::Fault(Fault::from(errno));
+    let thread = choose_thread(member.pid).ok_or(Failure::Fault(Fault::Gone))?;
+    let descriptors = match terminal {
+        Some(terminal) => list_terminal_descriptors(thread, terminal).map_err(failed)?,
+        None => Vec::new(),
+    };
+    let watches = list_watches(thread, &descriptors);
+    let mut caller = Caller::prepare(Tracee::seize(member.pid, thread, ledger)?)?;
+    let opened = open_files(&mut caller, output);
+    let Ok((null, output)) = opened else {
+        caller.finish()?;
+        return opened.map(drop);
+    };
+    ledger.note_change();
+    caller.ignore(Signal::SIGHUP as i32)?;
+    leave_terminal(&mut caller, &descriptors)?;
+    for (epoll, watched) in watches {
+        caller.stop_watching(epoll.into(), watched.into())?;
+    }
+    for TerminalDescriptor { fd, purpose, closes_on_exec } in descriptors {
+        let from = if purpose == Purpose::Read { null } else { output };
+        caller.redirect(from, fd.into(), closes_on_exec)?;
+    }
+    caller.close(null)?;
+    caller.close(output)?;
+    caller.finish()
+}
+
+/// Opens what the descriptors are to lead to: /dev/null, and `output`.
+fn open_files(caller: &mut Caller, output: &CStr) -> Result<(RemoteFd, RemoteFd), Failure> {
+    let null = caller.open(NULL, libc::O_RDWR, "open /dev/null")?;
+    match caller.open(output, libc::O_WRONLY | libc::O_APPEND | libc::O_NOCTTY, "open its output") {
+        Ok(output) => Ok((null, output)),
+        Err(failure) => {
+            caller.close(null)?;
+            Err(failure)
+        }
+    }
+}
+
+/// Gives up the controlling terminal, through a descriptor that leads to it.
+fn leave_terminal(caller: &mut Caller, descriptors: &[TerminalDescriptor]) -> Result<(), Failure> {
+    if let Some(descriptor) = descriptors.first() {
+        return caller.leave_terminal(descriptor.fd.into());
+    }
+    match caller.open(TERMINAL, libc::O_RDWR | libc::O_NOCTTY, "open /dev/tty") {
+        Ok(terminal) => {
+            caller.leave_terminal(terminal)?;
+            caller.close(terminal)
+        }
+        // It has none.
+        Err(Failure::Refused(..)) => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// A thread that lives; one that waits in a system call, if there is one: another may be at a place of its program
+/// where it must not be interrupted (rseq(2)).
+fn choose_thread(process: Pid) -> Option<Pid> {
+    let threads = list_threads(process).into_iter();
+    let living: Vec<Pid> = threads.filter(|(_, stat)| stat.is_stopped()).map(|(thread, _)| thread).collect();
+    let is_in_call = |thread: &&Pid| {
+        let call = fs::read_to_string(format!("/proc/{process}/task/{thread}/syscall")).unwrap_or_default();
+        call.starts_with(|first: char| first.is_ascii_digit())
+    };
+    living.iter().find(is_in_call).or(living.first()).copied()
+}

@@ -1,0 +1,305 @@
+//! What is kept of a job that has been let go of: its log, and its record in the journal.
+//!
+//! Both are made before anything is done to the job, and taken back if nothing was: whoever is killed in between leaves a
+//! job whose output can be found. A job that the journal has already keeps its identity, and its log.
+
+use std::cell::Cell;
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fs::{self, OpenOptions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Pid, Uid, geteuid, getgid, gethostname, getuid, setegid, seteuid};
+
+use crate::error::{Error, reason};
+use crate::jobs::directory::{LogStem, StateDirectory};
+use crate::jobs::journal::Journal;
+use crate::jobs::record::{
+    FileId, JobId, Process, Record, Rescue, RescuedProcess, Start, Stream, Text, describe_output,
+};
+use crate::jobs::{Job, Jobs, name};
+use crate::rescue::Request;
+use crate::rescue::job::{Member, RunningJob, read_argv};
+use crate::sys::exec::to_c_string;
+use crate::sys::proc::{self, time_since_boot};
+use crate::term::format::{in_ms, now_in_ms};
+use crate::term::text::quote;
+use crate::term::ui::{Ui, Verbosity};
+
+const NULL: &str = "/dev/null";
+/// The unit of start times, in milliseconds: time(7).
+const TICK_MS: u64 = 10;
+
+/// Where a job is recorded, and with whose rights.
+pub struct Keeper {
+    user: User,
+    place: Result<Place, Error>,
+    /// The file that `-o` names.
+    output: Option<PathBuf>,
+}
+
+struct Place {
+    directory: StateDirectory,
+    boot_id: String,
+    pid_namespace: Option<u64>,
+}
+
+/// What is known of a job before it is let go of.
+pub struct Draft<'k> {
+    keeper: &'k Keeper,
+    id: JobId,
+    /// Whether the journal has the job already.
+    is_known: bool,
+    /// The error is a reason.
+    journal: Result<Journal, String>,
+    start: Start,
+    /// The name of its log in the state directory.
+    log: Option<String>,
+    is_log_new: bool,
+    output: CString,
+}
+
+/// Whose files are made. What root lets go of for a user is that user's: the job must be able to open its log, and the
+/// user to find the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum User {
+    Caller,
+    Other(Uid, Gid),
+}
+
+impl User {
+    fn of_job(first: &Member) -> Self {
+        let owner = fs::metadata(format!("/proc/{}", first.pid));
+        match owner {
+            Ok(owner) if geteuid().is_root() && owner.uid() != 0 => {
+                Self::Other(Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()))
+            }
+            _ => Self::Caller,
+        }
+    }
+
+    /// Takes the rights of this user, until the result is dropped.
+    fn assume(self) -> nix::Result<Rights> {
+        let Self::Other(user, group) = self else { return Ok(Rights::Own) };
+        let rights = Rights::Assumed;
+        setegid(group)?;
+        seteuid(user)?;
+        Ok(rights)
+    }
+}
+
+/// The rights with which this process acts.
+enum Rights {
+    Own,
+    Assumed,
+}
+
+impl Drop for Rights {
+    fn drop(&mut self) {
+        if matches!(self, Self::Assumed) {
+            let _ = seteuid(getuid());
+            let _ = setegid(getgid());
+        }
+    }
+}
+
+impl Keeper {
+    /// Opens the state directory, and makes the file that `-o` names.
+    pub fn open(first: &Member, request: &Request) -> Result<Self, Error> {
+        let user = User::of_job(first);
+        let _rights = user.assume().map_err(|errno| Error::step("act as the user of the job", errno))?;
+        let output = request.output.as_deref().map(make_output).transpose()?;
+        // What is made from here on is for the user alone.
+        let mask = umask(Mode::from_bits_truncate(0o077));
+        let place = Place::open(user, first);
+        umask(mask);
+        match (place, &output) {
+            (Err(error), None) => Err(error),
+            (place, _) => Ok(Self { user, place, output }),
+        }
+    }
+
+    /// The job that the journal has, if it has this one.
+    pub fn find_known(&self, running: &RunningJob) -> Result<Option<Job>, Error> {
+        let Ok(place) = &self.place else { return Ok(None) };
+        // What is wrong with the journal is reported where it is read.
+        let ui = Ui::new(Verbosity::Quiet);
+        let Ok(_rights) = self.user.assume() else { return Ok(None) };
+        let jobs = Jobs::find_in(StateDirectory::open_at(place.directory.path())?, &ui)?;
+        let has_member = |rescue: &Rescue| running.members.iter().any(|it| rescue.members.contains(&identity(it)));
+        let is_it = |job: &Job| {
+            let is_same = job.record.rescue.as_ref().map_or(job.record.session == running.session, has_member);
+            job.is_visible && is_same
+        };
+        Ok(jobs.living().filter_map(|known| jobs.load(known)).rfind(is_it))
+    }
+
+    /// Prepares what a job needs: makes its log.
+    pub fn draft(&self, first: &Member, known: Option<&Job>, request: &Request) -> Result<Draft<'_>, Error> {
+        let argv = read_argv(first);
+        let name = request.name.clone().unwrap_or_else(|| name::of_command(&argv).to_owned());
+        let mut draft = Draft {
+            keeper: self,
+            id: known.map_or_else(|| self.identify(first), |known| *known.id()),
+            is_known: known.is_some(),
+            journal: self.open_journal(),
+            start: make_start(first, &name, &argv),
+            log: None,
+            is_log_new: false,
+            output: CString::default(),
+        };
+        draft.choose_output(&name, known)?;
+        Ok(draft)
+    }
+
+    /// The journal; the error is a reason.
+    fn open_journal(&self) -> Result<Journal, String> {
+        let place = self.place.as_ref().map_err(ToString::to_string)?;
+        let _rights = self.user.assume().map_err(reason)?;
+        Journal::open(&place.directory, &place.boot_id).map_err(reason)
+    }
+
+    fn identify(&self, first: &Member) -> JobId {
+        let pid_namespace = self.place.as_ref().ok().and_then(|place| place.pid_namespace);
+        let age = in_ms(time_since_boot()).saturating_sub(first.stat.start_time * TICK_MS);
+        let started_at_ms = now_in_ms().saturating_sub(age);
+        JobId { pid: first.pid, start_time: first.stat.start_time, pid_namespace, started_at_ms }
+    }
+}
+
+impl Place {
+    fn open(user: User, first: &Member) -> Result<Self, Error> {
+        let directory = match user {
+            User::Caller => StateDirectory::open(),
+            User::Other(..) => StateDirectory::open_for(|variable| read_variable(first.pid, variable)),
+        }?;
+        let boot_id = proc::boot_id().map_err(Error::proc)?;
+        Ok(Self { directory, boot_id, pid_namespace: proc::visible_pid_namespace().ok() })
+    }
+}
+
+/// A variable in the environment with which a process was started.
+fn read_variable(pid: Pid, variable: &str) -> Option<OsString> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut entries = environment.split(|byte| *byte == 0);
+    let value = entries.find_map(|entry| entry.strip_prefix(variable.as_bytes())?.strip_prefix(b"="))?;
+    Some(OsStr::from_bytes(value).to_owned())
+}
+
+/// Makes the file that `-o` names, and returns its absolute path.
+fn make_output(path: &Path) -> Result<PathBuf, Error> {
+    let failed = |error: &std::io::Error| Error::io("write output to", path, error);
+    let absolute = std::path::absolute(path).map_err(|error| failed(&error))?;
+    let mut options = OpenOptions::new();
+    options.append(true).create(absolute != Path::new(NULL)).custom_flags(libc::O_NOCTTY);
+    options.open(&absolute).map_err(|error| failed(&error))?;
+    Ok(absolute)
+}
+
+fn make_start(first: &Member, name: &OsStr, argv: &[OsString]) -> Start {
+    Start {
+        host: Text::from(&gethostname().unwrap_or_default()),
+        name: Text::from(name),
+        argv: argv.iter().map(Text::from).collect(),
+        directory: fs::read_link(format!("/proc/{}/cwd", first.pid)).ok().as_ref().map(Text::from),
+        stdout: Stream::Discarded,
+        stderr: Stream::Discarded,
+    }
+}
+
+fn identity(member: &Member) -> RescuedProcess {
+    RescuedProcess { pid: member.pid, start_time: member.stat.start_time }
+}
+
+impl Draft<'_> {
+    /// Where its descriptors are to lead to.
+    pub fn output(&self) -> &CStr {
+        &self.output
+    }
+
+    /// The file that `-o` names, or the one that the output goes to already, or a new log.
+    fn choose_output(&mut self, name: &OsStr, known: Option<&Job>) -> Result<(), Error> {
+        if let Some(path) = &self.keeper.output {
+            self.set_output(path);
+            return Ok(());
+        }
+        let place = self.keeper.place.as_ref().map_err(Clone::clone)?;
+        let known = known.and_then(|known| known.record.output().into_iter().find_map(|it| it.as_path()));
+        if let Some(path) = known.filter(|path| path.exists()) {
+            self.log = place.directory.name_of(path).and_then(OsStr::to_str).map(str::to_owned);
+            self.set_output(path);
+            return Ok(());
+        }
+        let stem = LogStem::new(name);
+        let number = Cell::new(0);
+        let rights = self.keeper.user.assume();
+        let made = rights.and_then(|_rights| place.directory.create_log(&stem, self.id.pid, |it| number.set(it)));
+        let log = String::from_utf8_lossy(stem.name(self.id.pid, number.get()).as_bytes()).into_owned();
+        let path = place.directory.path().join(&log);
+        made.map_err(|errno| Error::path("create log", &path, errno))?;
+        (self.log, self.is_log_new) = (Some(log), true);
+        self.set_output(&path);
+        Ok(())
+    }
+
+    fn set_output(&mut self, path: &Path) {
+        let stream = if path == Path::new(NULL) {
+            Stream::Discarded
+        } else if self.log.is_some() {
+            Stream::Log
+        } else {
+            Stream::File(Text::from(path))
+        };
+        (self.start.stdout, self.start.stderr) = (stream.clone(), stream);
+        self.output = to_c_string(path.as_os_str().to_owned());
+    }
+
+    /// Records that the job is let go of, with all its processes. A job that cannot be recorded is let go of all the same.
+    pub fn record(&self, job: &RunningJob, ui: &Ui) {
+        let path = Path::new(OsStr::from_bytes(self.output.to_bytes()));
+        let output = fs::metadata(path).ok().filter(fs::Metadata::is_file);
+        let rescue = Rescue {
+            session: job.session,
+            group: job.group,
+            let_go_at_ms: now_in_ms(),
+            log: self.log.clone(),
+            output: output.map(|metadata| FileId { device: metadata.dev(), inode: metadata.ino() }),
+            members: job.members.iter().map(identity).collect(),
+        };
+        let recorded = match (&self.keeper.place, &self.journal) {
+            (Ok(place), Ok(journal)) => {
+                let rights = self.keeper.user.assume();
+                let append = |_rights| journal.append_rescue(&place.directory, self.id, &rescue, &self.start);
+                rights.and_then(append).map_err(reason)
+            }
+            (Err(error), _) => Err(error.to_string()),
+            (_, Err(reason)) => Err(reason.clone()),
+        };
+        if let Err(fault) = recorded {
+            ui.warn(format!("cannot record job {}: {fault}", quote(self.start.name.as_os_str())));
+        }
+    }
+
+    /// Takes the record back and removes the log: nothing was done to the job. Called by the guardian as well: allocates
+    /// nothing.
+    pub fn take_back(&self) {
+        let (Ok(place), Ok(_rights)) = (&self.keeper.place, self.keeper.user.assume()) else { return };
+        if let (false, Ok(journal)) = (self.is_known, &self.journal) {
+            let _ = journal.append_withdrawal(&place.directory, self.id);
+        }
+        if let (true, Some(log)) = (self.is_log_new, &self.log) {
+            let _ = place.directory.remove(log.as_str());
+        }
+    }
+
+    /// The job, and where its output goes.
+    pub fn describe(&self, job: &RunningJob, ui: &Ui) -> String {
+        let directory = self.keeper.place.as_ref().map_or(Path::new(""), |place| place.directory.path());
+        let process = Process { session: job.session, log: self.log.clone(), tracker: None };
+        let record = Record::new("", self.id, process, self.start.clone(), directory);
+        format!("{} (PID {}), {}", quote(self.start.name.as_os_str()), ui.strong(self.id.pid), describe_output(&record))
+    }
+}

@@ -1,0 +1,123 @@
+//! Terminals, and the descriptors of a process that lead to one.
+//!
+//! A descriptor is known by the device that it is on, which stat(2) tells without opening it.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use nix::libc;
+use nix::sys::stat::{major, minor};
+use nix::unistd::Pid;
+
+use crate::sys::errno;
+use crate::sys::proc::Stat;
+
+/// A terminal, by its device number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terminal {
+    major: u64,
+    minor: u64,
+}
+
+/// What opens the controlling terminal of whoever opens it: tty(4).
+const OWN_TERMINAL: Terminal = Terminal { major: 5, minor: 0 };
+const CONSOLE: Terminal = Terminal { major: 5, minor: 1 };
+
+impl Terminal {
+    /// The controlling terminal of a process.
+    pub fn controlling(stat: &Stat) -> Option<Self> {
+        // proc_pid_stat(5): the minor number is in bits 31 to 20 and 7 to 0, the major number in bits 19 to 8.
+        let number = u64::from(stat.terminal);
+        (number != 0).then_some(Self { major: number >> 8 & 0xfff, minor: number & 0xff | number >> 12 & 0xfff00 })
+    }
+
+    /// The terminal that a standard stream of a process is on.
+    pub fn of_stream(pid: Pid) -> Option<Self> {
+        (0..=2).filter_map(|fd| Self::of_descriptor(pid, fd)).find(|device| device.is_terminal())
+    }
+
+    /// The character device that a descriptor is on.
+    fn of_descriptor(pid: Pid, fd: i32) -> Option<Self> {
+        let metadata = fs::metadata(format!("/proc/{pid}/fd/{fd}")).ok()?;
+        let device = metadata.rdev();
+        metadata.file_type().is_char_device().then(|| Self { major: major(device), minor: minor(device) })
+    }
+
+    /// Whether a device of this kind is a terminal: devices.txt of the kernel.
+    fn is_terminal(self) -> bool {
+        self == CONSOLE || self.is_pseudo() || matches!(self.major, 4 | 166 | 188 | 204 | 229)
+    }
+
+    /// The side of a pseudo-terminal that programs have: pts(4).
+    fn is_pseudo(self) -> bool {
+        (136..=143).contains(&self.major)
+    }
+}
+
+/// A descriptor that leads to the terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminalDescriptor {
+    pub fd: i32,
+    pub purpose: Purpose,
+    pub closes_on_exec: bool,
+}
+
+/// What a descriptor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// stdin, or open for reading alone, or a conversation with the user (/dev/tty).
+    Read,
+    Write,
+}
+
+/// The descriptors that lead to `terminal`, of the process of this thread: its first thread may have ended, and then has
+/// none.
+pub fn list_terminal_descriptors(pid: Pid, terminal: Terminal) -> nix::Result<Vec<TerminalDescriptor>> {
+    let mut found = Vec::new();
+    for fd in list_descriptors(pid)? {
+        let Some(device) = Terminal::of_descriptor(pid, fd) else { continue };
+        let is_own = device == OWN_TERMINAL;
+        // /dev/console is another name of a terminal that is no pseudo-terminal.
+        if device != terminal && !is_own && (device != CONSOLE || terminal.is_pseudo()) {
+            continue;
+        }
+        let Some(flags) = descriptor_flags(pid, fd) else { continue };
+        let is_read = fd == 0 || is_own || flags & libc::O_ACCMODE == libc::O_RDONLY;
+        let purpose = if is_read { Purpose::Read } else { Purpose::Write };
+        let closes_on_exec = flags & libc::O_CLOEXEC != 0;
+        found.push(TerminalDescriptor { fd, purpose, closes_on_exec });
+    }
+    Ok(found)
+}
+
+fn list_descriptors(pid: Pid) -> nix::Result<Vec<i32>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).map_err(|error| errno(&error))? {
+        numbers.extend(
+            entry.map_err(|error| errno(&error))?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()),
+        );
+    }
+    Ok(numbers)
+}
+
+fn descriptor_flags(pid: Pid, fd: i32) -> Option<i32> {
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    i32::from_str_radix(flags.trim(), 8).ok()
+}
+
+/// The pairs of an epoll instance and a descriptor that it watches, for those of `watched`: epoll(7).
+pub fn list_watches(pid: Pid, watched: &[TerminalDescriptor]) -> Vec<(i32, i32)> {
+    let mut pairs = Vec::new();
+    for fd in list_descriptors(pid).unwrap_or_default() {
+        let link = fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap_or_default();
+        if link.as_os_str() != "anon_inode:[eventpoll]" {
+            continue;
+        }
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+        let targets =
+            info.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok());
+        pairs.extend(targets.filter(|target| watched.iter().any(|it| it.fd == *target)).map(|target| (fd, target)));
+    }
+    pairs
+}

@@ -1,0 +1,397 @@
+//! A thread of another process, held with ptrace(2), that makes system calls for us and then goes on as if nothing had
+//! been.
+//!
+//! The unsafe code of `rescue` is here, and everything that depends on the processor: registers, the instruction that
+//! makes a system call. Nothing is written to the program of the tracee; its registers and its mask are saved in the
+//! `Ledger` before they change, and put back when the `Tracee` is dropped, whatever happened. In which order which calls
+//! are made is left to `procedure`.
+
+use std::ffi::c_void;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::ptr::null_mut;
+
+use nix::errno::Errno;
+use nix::libc::{self, c_int, c_long, c_uint};
+use nix::sys::ptrace;
+use nix::unistd::Pid;
+
+use crate::rescue::guardian::Ledger;
+use crate::sys::errno;
+
+pub use processor::{IS_SUPPORTED, Registers, WORDS};
+
+/// From linux/ptrace.h: the mask of a thread, as the kernel has it.
+const PTRACE_GETSIGMASK: c_uint = 0x420a;
+const PTRACE_SETSIGMASK: c_uint = 0x420b;
+const PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG: c_uint = 0x4211;
+/// The size of the kernel's signal set, in bytes.
+const SET_SIZE: usize = 8;
+/// The set of registers that proc_pid_stat(5) and core(5) call `NT_PRSTATUS`.
+const NT_PRSTATUS: c_int = 1;
+/// The largest error number that a system call can return.
+const LARGEST_ERRNO: u64 = 4095;
+/// The results that ask the kernel to make the call again; no program ever sees one. From include/linux/errno.h.
+const RESTARTS: std::ops::RangeInclusive<u64> = 512..=516;
+
+/// The processor of which this file knows the registers.
+#[cfg(target_arch = "x86_64")]
+mod processor {
+    pub const IS_SUPPORTED: bool = true;
+    pub const WORDS: usize = 27;
+    /// `syscall`
+    pub const INSTRUCTION: &[u8] = &[0x0f, 0x05];
+
+    // Places in the kernel's struct user_regs_struct.
+    const R10: usize = 7;
+    const R9: usize = 8;
+    const R8: usize = 9;
+    const RAX: usize = 10;
+    const RDX: usize = 12;
+    const RSI: usize = 13;
+    const RDI: usize = 14;
+    const ORIG_RAX: usize = 15;
+    const RIP: usize = 16;
+    const CS: usize = 17;
+    /// The code segment of programs with 64 bits.
+    const CODE_OF_64_BITS: u64 = 0x33;
+    /// No system call is being made, so none is to be made again.
+    const NO_CALL: u64 = u64::MAX;
+
+    /// The registers of a thread, in the order of `NT_PRSTATUS`.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Registers(pub [u64; WORDS]);
+
+    impl Registers {
+        /// These registers, about to make a system call with the instruction at `address`.
+        pub fn with_call(&self, address: u64, number: u64, arguments: [u64; 6]) -> Self {
+            let mut words = self.0;
+            words[RIP] = address;
+            words[RAX] = number;
+            words[ORIG_RAX] = NO_CALL;
+            [words[RDI], words[RSI], words[RDX], words[R10], words[R8], words[R9]] = arguments;
+            Self(words)
+        }
+
+        /// What a system call has returned.
+        pub fn result(&self) -> u64 {
+            self.0[RAX]
+        }
+
+        /// Whether the thread runs code of 64 bits.
+        pub fn is_native(&self) -> bool {
+            self.0[CS] == CODE_OF_64_BITS
+        }
+    }
+}
+
+/// Any other processor: there are no registers, so nothing can be traced.
+#[cfg(not(target_arch = "x86_64"))]
+mod processor {
+    pub const IS_SUPPORTED: bool = false;
+    pub const WORDS: usize = 0;
+    pub const INSTRUCTION: &[u8] = &[0];
+
+    #[derive(Clone, Copy, Debug)]
+    pub struct Registers(pub [u64; WORDS]);
+
+    impl Registers {
+        pub fn with_call(&self, _address: u64, _number: u64, _arguments: [u64; 6]) -> Self {
+            *self
+        }
+
+        pub fn result(&self) -> u64 {
+            0
+        }
+
+        pub fn is_native(&self) -> bool {
+            false
+        }
+    }
+}
+
+/// Why a tracee could not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It has ended, or was killed meanwhile.
+    Gone,
+    /// ptrace(2) or /proc refused.
+    Trace(Errno),
+    /// It runs code for another processor, or of 32 bits.
+    NotNative,
+    /// Its system calls are intercepted: prctl(2), `PR_SET_SYSCALL_USER_DISPATCH`.
+    Intercepted,
+    /// No instruction that makes a system call is in its memory.
+    NoInstruction,
+}
+
+impl From<Errno> for Fault {
+    fn from(errno: Errno) -> Self {
+        if errno == Errno::ESRCH { Self::Gone } else { Self::Trace(errno) }
+    }
+}
+
+/// How a tracee has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// `PTRACE_EVENT_STOP`: it was interrupted, or its process has stopped or continues.
+    Interrupted,
+    /// At the beginning or the end of a system call.
+    SystemCall,
+    /// This signal is about to be delivered.
+    Signal(c_int),
+}
+
+/// A thread that is traced, until it is dropped.
+pub struct Tracee<'l> {
+    thread: Pid,
+    memory: File,
+    saved: Registers,
+    mask: u64,
+    /// Where the instruction is that makes a system call.
+    instruction: u64,
+    /// Whether it is where it was stopped first, in no system call of ours.
+    is_untouched: bool,
+    ledger: &'l Ledger,
+}
+
+impl<'l> Tracee<'l> {
+    /// Takes a thread of a process whose threads are all stopped by SIGSTOP.
+    ///
+    /// PTRACE_O_EXITKILL is not set: when this process is killed, the kernel lets go of the tracee, which stops with its
+    /// process again before it runs one instruction, and the guardian puts it back.
+    pub fn seize(process: Pid, thread: Pid, ledger: &'l Ledger) -> Result<Self, Fault> {
+        let directory = format!("/proc/{process}/task/{thread}");
+        let opened = OpenOptions::new().read(true).write(true).open(format!("{directory}/mem"));
+        let memory = opened.map_err(|error| match errno(&error) {
+            Errno::ENOENT => Fault::Gone,
+            errno => Fault::from(errno),
+        })?;
+        let instruction = find_instruction(&directory, &memory)?;
+        let held = hold(thread)?;
+        let tracee = (|| {
+            let saved = get_registers(thread)?;
+            if !saved.is_native() {
+                return Err(Fault::NotNative);
+            }
+            if is_intercepted(thread) {
+                return Err(Fault::Intercepted);
+            }
+            Ok((saved, get_mask(thread)?))
+        })();
+        let (saved, mask) = match tracee {
+            Ok(read) => read,
+            Err(fault) => {
+                let _ = ptrace::detach(held, None);
+                return Err(fault);
+            }
+        };
+        ledger.enter(thread, &saved, mask);
+        let tracee = Self { thread, memory, saved, mask, instruction, is_untouched: true, ledger };
+        // From here on, dropping it puts everything back. No signal is to be delivered to what is no code of its own.
+        set_mask(thread, u64::MAX)?;
+        Ok(tracee)
+    }
+
+    /// Makes the tracee make a system call. The inner result is that of the call.
+    pub fn call(&mut self, number: c_long, arguments: [u64; 6]) -> Result<nix::Result<u64>, Fault> {
+        self.is_untouched = false;
+        let number = u64::try_from(number).unwrap_or(u64::MAX);
+        set_registers(self.thread, &self.saved.with_call(self.instruction, number, arguments))?;
+        loop {
+            self.resume_until_system_call()?;
+            self.resume_until_system_call()?;
+            let result = get_registers(self.thread)?.result();
+            let number = result.wrapping_neg();
+            if RESTARTS.contains(&number) {
+                // Interrupted: the kernel makes it again.
+                continue;
+            }
+            let is_error = (1..=LARGEST_ERRNO).contains(&number);
+            let error = || Errno::from_raw(c_int::try_from(number).unwrap_or(libc::EINVAL));
+            return Ok(if is_error { Err(error()) } else { Ok(result) });
+        }
+    }
+
+    /// Writes to memory of the tracee that was mapped for us.
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.memory.write_all_at(bytes, address).map_err(|error| Fault::from(errno(&error)))
+    }
+
+    fn resume_until_system_call(&self) -> Result<(), Fault> {
+        loop {
+            ptrace::syscall(self.thread, None)?;
+            match wait(self.thread)? {
+                Stop::SystemCall => return Ok(()),
+                // Only SIGSTOP is not blocked, and the process has stopped already.
+                Stop::Signal(_) | Stop::Interrupted => (),
+            }
+        }
+    }
+
+    /// Puts registers and mask back, and lets go of the thread.
+    ///
+    /// The last stop must be an interruption, not the end of a system call: only after the former does the kernel look
+    /// again whether the call that was interrupted first is to be made again.
+    fn put_back(&self) -> Result<(), Fault> {
+        if !self.is_untouched {
+            ptrace::interrupt(self.thread)?;
+            loop {
+                ptrace::cont(self.thread, None)?;
+                if wait(self.thread)? == Stop::Interrupted {
+                    break;
+                }
+            }
+        }
+        restore(self.thread, &self.saved, self.mask)?;
+        self.ledger.strike_out();
+        ptrace::detach(self.thread, None)?;
+        Ok(())
+    }
+}
+
+impl Drop for Tracee<'_> {
+    fn drop(&mut self) {
+        // What cannot be put back has ended, or is left to the guardian.
+        let _ = self.put_back();
+    }
+}
+
+/// Becomes the tracer of a thread, and waits until it has stopped.
+fn hold(thread: Pid) -> Result<Pid, Fault> {
+    ptrace::seize(thread, ptrace::Options::PTRACE_O_TRACESYSGOOD)?;
+    ptrace::interrupt(thread)?;
+    let mut stop = wait(thread)?;
+    while let Stop::Signal(_) | Stop::SystemCall = stop {
+        if let Stop::Signal(signal) = stop {
+            continue_with(thread, signal)?;
+        } else {
+            ptrace::cont(thread, None)?;
+        }
+        stop = wait(thread)?;
+    }
+    Ok(thread)
+}
+
+/// For the guardian: takes a thread whose tracer has died, and puts its registers and its mask back. EPERM: the tracer is
+/// still dying.
+pub fn repair(thread: Pid, registers: &Registers, mask: u64) -> Result<(), Fault> {
+    hold(thread)?;
+    let restored = restore(thread, registers, mask);
+    ptrace::detach(thread, None)?;
+    restored
+}
+
+fn restore(thread: Pid, registers: &Registers, mask: u64) -> Result<(), Fault> {
+    set_registers(thread, registers)?;
+    set_mask(thread, mask)?;
+    Ok(())
+}
+
+/// Lets a tracee run, and delivers a signal to it: also one that the types of nix do not know.
+fn continue_with(thread: Pid, signal: c_int) -> nix::Result<()> {
+    let no_address = null_mut::<c_void>();
+    // SAFETY: PTRACE_CONT takes no pointer; the last argument is the number of a signal.
+    Errno::result(unsafe { libc::ptrace(libc::PTRACE_CONT, thread.as_raw(), no_address, c_long::from(signal)) })
+        .map(drop)
+}
+
+/// Waits for the next stop of a tracee. Any stop, of any thread: `__WALL`.
+fn wait(thread: Pid) -> Result<Stop, Fault> {
+    let mut status = 0;
+    loop {
+        // SAFETY: waitpid writes one number to `status`.
+        let waited = unsafe { libc::waitpid(thread.as_raw(), &raw mut status, libc::__WALL) };
+        match Errno::result(waited) {
+            Err(Errno::EINTR) => (),
+            Err(Errno::ECHILD) => return Err(Fault::Gone),
+            Err(errno) => return Err(errno.into()),
+            Ok(_) => break,
+        }
+    }
+    if !libc::WIFSTOPPED(status) {
+        return Err(Fault::Gone);
+    }
+    let signal = libc::WSTOPSIG(status);
+    Ok(match status >> 16 {
+        libc::PTRACE_EVENT_STOP => Stop::Interrupted,
+        _ if signal == libc::SIGTRAP | 0x80 => Stop::SystemCall,
+        _ => Stop::Signal(signal),
+    })
+}
+
+/// PTRACE_GETREGSET
+fn get_registers(thread: Pid) -> nix::Result<Registers> {
+    let mut words = [0; WORDS];
+    transfer_registers(libc::PTRACE_GETREGSET, thread, &mut words)?;
+    Ok(Registers(words))
+}
+
+/// PTRACE_SETREGSET
+fn set_registers(thread: Pid, registers: &Registers) -> nix::Result<()> {
+    let mut words = registers.0;
+    transfer_registers(libc::PTRACE_SETREGSET, thread, &mut words)
+}
+
+fn transfer_registers(request: c_uint, thread: Pid, words: &mut [u64; WORDS]) -> nix::Result<()> {
+    let mut place = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: size_of_val(words) };
+    // SAFETY: the kernel reads or writes at most `iov_len` bytes at `iov_base`, which are those of `words`.
+    Errno::result(unsafe { libc::ptrace(request, thread.as_raw(), NT_PRSTATUS, &raw mut place) }).map(drop)
+}
+
+/// The mask of a thread; in a call that has changed it for a while (ppoll, sigsuspend), the one that comes after it.
+fn get_mask(thread: Pid) -> nix::Result<u64> {
+    let mut mask = 0_u64;
+    // SAFETY: the kernel writes `SET_SIZE` bytes, which are those of `mask`.
+    Errno::result(unsafe { libc::ptrace(PTRACE_GETSIGMASK, thread.as_raw(), SET_SIZE, &raw mut mask) }).map(|_| mask)
+}
+
+fn set_mask(thread: Pid, mask: u64) -> nix::Result<()> {
+    // SAFETY: the kernel reads `SET_SIZE` bytes, which are those of `mask`.
+    Errno::result(unsafe { libc::ptrace(PTRACE_SETSIGMASK, thread.as_raw(), SET_SIZE, &raw const mask) }).map(drop)
+}
+
+/// Whether the program handles its system calls itself, as Wine does: our calls would end in its handler. A kernel older
+/// than Linux 6.4 does not say.
+fn is_intercepted(thread: Pid) -> bool {
+    // struct ptrace_sud_config: mode, selector, offset, length.
+    let mut config = [0_u64; 4];
+    let size = size_of_val(&config);
+    let request = PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG;
+    // SAFETY: the kernel writes `size` bytes, which are those of `config`.
+    let result = unsafe { libc::ptrace(request, thread.as_raw(), size, &raw mut config) };
+    result == 0 && config[0] != 0
+}
+
+/// The address of an instruction in the memory of a process that makes a system call: in the vDSO (vdso(7)), which every
+/// program has, else in any code.
+fn find_instruction(directory: &str, memory: &File) -> Result<u64, Fault> {
+    let maps = fs::read_to_string(format!("{directory}/maps")).map_err(|error| Fault::from(errno(&error)))?;
+    let is_code = |line: &&str| line.split(' ').nth(1).is_some_and(|access| access.starts_with("r-x"));
+    let code = || maps.lines().filter(is_code);
+    let in_order = code().filter(|line| line.ends_with("[vdso]")).chain(code().filter(|line| !line.ends_with(']')));
+    for line in in_order {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let parse = |number| u64::from_str_radix(number, 16).ok();
+        let Some((begin, end)) = range.and_then(|(begin, end)| Some((parse(begin)?, parse(end)?))) else { continue };
+        if let Some(address) = search(memory, begin, end) {
+            return Ok(address);
+        }
+    }
+    Err(Fault::NoInstruction)
+}
+
+fn search(memory: &File, begin: u64, end: u64) -> Option<u64> {
+    const PAGE: usize = 4096;
+    let mut page = [0; PAGE];
+    let mut address = begin;
+    while address < end {
+        memory.read_exact_at(&mut page, address).ok()?;
+        let place = page.windows(processor::INSTRUCTION.len()).position(|bytes| bytes == processor::INSTRUCTION);
+        if let Some(place) = place {
+            return Some(address + place as u64);
+        }
+        address += PAGE as u64;
+    }
+    None
+}
