@@ -102,9 +102,14 @@ impl Processes {
         living.into_iter().filter(|belonging| belonging.counts(is_certain)).count()
     }
 
+    /// Whether a process of the job may live that is not visible. Some of `hidepid` leaves the PIDs visible.
     fn may_hide(&self, entry: &Entry) -> bool {
-        let has_ended = entry.session_ended_at_ms.is_some();
-        !self.are_all && !has_ended && may_be_hidden(entry.id.pid, entry.process.session)
+        if self.are_all || entry.session_ended_at_ms.is_some() {
+            return false;
+        }
+        let session = entry.process.session;
+        let is_hidden = |pid: &Pid| proc::stat(*pid) == Ok(None) && proc::exists(*pid);
+        may_be_hidden(entry.id.pid, session) || self.by_session.get(&session).into_iter().flatten().any(is_hidden)
     }
 
     /// Whether the tracking process of a job lives, which may still record how the command ended.
