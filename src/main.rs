@@ -1,6 +1,7 @@
-//! detach starts a command in a session of its own and gives the prompt back.
+//! detach starts a command that keeps running without its terminal, and gives the prompt back.
 //!
-//! Words in, exit status out: this file parses, runs what was asked for, and prints the error if that failed.
+//! Words in, exit status out: this file parses the command line, runs what was asked for, and prints the error if that
+//! failed.
 
 // The C library calls `main`: see `sys::entry`.
 #![cfg_attr(not(test), no_main)]

@@ -1,7 +1,7 @@
-//! What systemd does with the processes of a user at logout and under memory pressure: logind.conf(5) with its
-//! drop-ins, whether the user lingers, whether systemd-oomd(8) runs.
+//! What systemd does with the processes of a user at logout and under memory pressure: the settings of logind.conf(5)
+//! and its drop-ins, whether the user lingers, and whether systemd-oomd(8) is running.
 //!
-//! Only files are read, and only where systemd runs. What the settings mean for a process is left to `judge`.
+//! Only files are read, and only if systemd is running. `judge` decides what the settings mean for a process.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

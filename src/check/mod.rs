@@ -1,8 +1,7 @@
-//! `--check`: would a process survive the closing of its terminal, the exit of its shell, the logout of its user?
+//! `--check`: would a process survive if its terminal closed, its shell exited, or its user logged out?
 //!
 //! This file decides which processes are checked, in which order, and what the exit status is. `facts` and `logind`
-//! read what there is to know, `judge` draws the conclusions, `report` puts them into words. Nothing here changes a
-//! process.
+//! read what is known, `judge` draws the conclusions, `report` puts them into words. Nothing here changes a process.
 
 mod facts;
 mod judge;

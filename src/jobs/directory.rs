@@ -1,7 +1,7 @@
-//! The state directory, which holds the journals and the logs of all jobs of this user, and belongs to that user alone.
+//! The state directory: it holds the journals and logs of one user, and only that user has access to it.
 //!
-//! A start creates a log here by name and never reads the directory, so its cost does not depend on what is in it. What a
-//! journal says is left to `journal`.
+//! A start creates its log by name and never reads the directory, so its cost does not depend on the number of files.
+//! What is in the journals is left to `journal`.
 
 use std::env;
 use std::ffi::{CStr, OsStr, OsString};

@@ -1,7 +1,7 @@
-//! `--join`: waits until jobs have ended, and says how.
+//! `--join`: waits until jobs have ended, and reports how.
 //!
-//! Only the parent of a command learns how it ended. Here that is read from the journal, where the tracking process, or
-//! detach while it watched, has recorded it. A status that was not recorded is never made up.
+//! Only the parent of a process learns its exit status. It is read from the journal, where the tracking process, or
+//! detach itself while it watched the command, has recorded it. A status that was not recorded is reported as unknown.
 
 use std::collections::HashSet;
 use std::ffi::OsString;

@@ -1,11 +1,11 @@
-//! The journal: what happened to the jobs of one boot, one event a line, in `BOOT_ID.jsonl`.
+//! The journal of a boot, `BOOT_ID.jsonl`: what happened to its jobs, one event per line.
 //!
-//! A writer appends a whole line with one write, and takes no lock. Then it checks whether the journal still has its name: a
-//! prune moves the old journal aside, to `BOOT_ID.old.jsonl`, before it reads what must stay. So a line that was written
-//! to a journal that has been moved is written again to the new one, and no line is lost, no matter
-//! which process is killed, or when. The same line may appear twice, and an end may precede its start: readers take events in any order and any number.
+//! A writer appends a whole line with one write and takes no lock. Then it checks that the journal still has its name:
+//! a prune first renames the journal to `BOOT_ID.old.jsonl` and then reads it, so a line that was written to a renamed
+//! journal is written again to the new one. No line is lost, whichever process is killed and whenever. A line may
+//! therefore appear twice, and an end may precede its start: readers accept events in any order and any number.
 //!
-//! A line that was cut short (full disk, power loss) damages nothing else, because each write begins with a newline.
+//! Each write begins with a newline, so a line that was cut short (full disk, power loss) damages no other line.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};

@@ -1,4 +1,4 @@
-//! `--list`: which jobs there are, and what has become of them.
+//! `--list`: the jobs and their states, as a table or as JSON.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};

@@ -1,6 +1,6 @@
-//! `--log`: what a job has written, and with `--follow` what it goes on to write.
+//! `--log`: copies the output of a job to stdout, and with `--follow` also what is appended to it.
 //!
-//! The file is copied as it is. Pidfds tell when a job has ended, inotify(7) tells when there is more to copy.
+//! Pidfds report that the job has ended, inotify(7) reports that there is more to copy.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};

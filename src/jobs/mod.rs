@@ -1,7 +1,8 @@
-//! Jobs: what detach has started, what has become of it, and which of them a PID, a name or a command line means.
+//! Jobs: what detach has started, what has become of it, and which job a PID, a name or a command line means.
 //!
-//! A job is a session: it runs as long as a process of its session lives, not as long as its first process does. The
-//! journal says which jobs there are (`journal`), /proc says what runs (`session`). Each mode has a file of its own.
+//! A job is a session: it is running as long as a process of its session lives, even if its first process has ended.
+//! `journal` knows which jobs there are, `session` which of their processes are running. Each mode has a file of its
+//! own.
 
 pub mod directory;
 pub mod join;

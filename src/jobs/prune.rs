@@ -1,7 +1,7 @@
-//! `--prune`: removes what is known of jobs that have ended, and their logs. Nothing else in this program deletes
-//! anything, apart from what a failed start has made.
+//! `--prune`: removes the records and logs of jobs that have ended. Nothing else in this program deletes files, except
+//! a failed start, which removes what it has created.
 //!
-//! A log that may still be in use stays, whatever its name is.
+//! A log that may still be in use is kept, whatever its name.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};

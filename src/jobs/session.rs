@@ -1,8 +1,8 @@
 //! Which processes of a job are running: those of its session.
 //!
-//! The number of a session is not used again as long as a process is in it: credentials(7). When the first process of a
-//! job has ended, what is left is recognised by `DETACH_JOB=PID-STARTTIME` in its environment, so that a number that was
-//! used again is never taken for the job.
+//! The number of a session is not reused while a process is in it: credentials(7). Once the first process of a job has
+//! ended, the others are recognized by `DETACH_JOB=PID-STARTTIME` in their environment, so that a reused session number
+//! is never taken for the job.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};

@@ -1,7 +1,7 @@
-//! `--stop`: asks jobs to end, and kills what does not.
+//! `--stop`: sends SIGTERM to the processes of a job, and SIGKILL to those that are left.
 //!
-//! A signal goes to a process that is held by a pidfd and was found to be the job's after that (`session`), so none ever
-//! reaches a process that has come to have the same number.
+//! A process is first held by a pidfd and then identified as one of the job's (`session`), so no signal ever reaches a
+//! process that has reused its PID.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};

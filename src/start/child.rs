@@ -1,11 +1,11 @@
 //! What the new processes do, in the order in which they do it.
 //!
-//! As session leader: `lead_session`, `become_command`. By the daemon sequence: (1) the launcher forks; `leave_session`
-//! makes the session (2) and forks again (3); `leave_leader` makes the process group, and `become_command` does the rest:
-//! chdir (4), umask (5), close (6), redirect (7), SIGCHLD (8), exec. Where the command is tracked, `track` does what the
-//! launcher does otherwise, and stays as the parent of the command.
+//! As a session leader: `lead_session`, then `become_command`. In the daemon sequence, the launcher forks (1);
+//! `leave_session` makes the session (2) and forks again (3); `leave_leader` makes the process group; `become_command`
+//! does the rest: chdir (4), umask (5), close (6), redirect (7), SIGCHLD (8), exec. If the command is tracked, `track`
+//! does what the launcher does otherwise, and stays as the parent of the command.
 //!
-//! All of this runs on the memory of the launcher (`sys::spawn`): it reads the plan, writes the report, and allocates
+//! All of this runs in the memory of the launcher (`sys::spawn`): it reads the plan, writes the report, and allocates
 //! nothing.
 
 use std::convert::Infallible;

@@ -1,6 +1,6 @@
-//! The command: which files its name can mean, the exec, and the reason when there is none.
+//! The command: which files its name may mean, the exec, and the reason if that fails.
 //!
-//! The search is that of execvp(3), except that it is prepared before there is a new process, relative to the caller's
+//! The search is that of execvp(3), except that it is prepared before the new process exists, relative to the caller's
 //! directory: `detach -C / ./server` runs the server that the caller sees.
 
 use std::env;

@@ -1,4 +1,4 @@
-//! The sentence for a start that failed, made from what the new processes have left in the `report`.
+//! Why a start failed, as an error message: made from what the new processes have left in the `report`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

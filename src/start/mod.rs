@@ -1,7 +1,7 @@
-//! A start from beginning to end: what the user asked for, how it is carried out, and what is said about it.
+//! A start from beginning to end: what the user asked for, how it is carried out, and what is reported.
 //!
-//! A [`Request`] is what was typed. `plan` prepares what it needs, `child` holds the steps of the new processes, which leave
-//! a `report`. What is said about that is in `outcome`, `failure` and `steps`; how long detach stays, in `watch`.
+//! A [`Request`] is what was typed. `plan` prepares what it needs. `child` holds the steps of the new processes, which
+//! leave a `report`. `outcome`, `failure` and `steps` put that into words; `watch` says how long detach stays.
 
 mod child;
 mod command;

@@ -1,4 +1,4 @@
-//! What a job is called if the user does not say so: the base name of the command, or of the script that it runs.
+//! The name of a job if the user gives none: the base name of the command, or of the script that it runs.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

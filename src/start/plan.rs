@@ -1,5 +1,5 @@
-//! What the launcher prepares before there is a new process: everything that this will need, looked up, opened and put
-//! into memory, because the new process may not allocate (`sys::spawn`). From then on it is only read.
+//! What the launcher prepares before the new process exists: everything that this process will need is looked up,
+//! opened and put into memory, because it may not allocate (`sys::spawn`). From then on, the plan is only read.
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};

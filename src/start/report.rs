@@ -1,8 +1,8 @@
-//! What the new processes leave behind: which steps they took, which one failed, and what must be taken back.
+//! What the new processes leave behind: which steps they took, which one failed, and what must be undone.
 //!
-//! All of it is atomics, and cells that are written once, so that it can be written without allocating, and read whatever
-//! instruction its writer was killed at: a cell that is not complete is empty. The launcher makes the sentences afterwards:
-//! `steps` and `failure`.
+//! It consists of atomics and of cells that are written once. So it can be written without allocating, and read at
+//! whatever instruction its writer was killed: a cell that is not complete is empty. The launcher puts it into words
+//! afterwards: `steps` and `failure`.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};

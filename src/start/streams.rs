@@ -1,8 +1,9 @@
 //! Where the command's standard streams go, and which other descriptors it keeps.
 //!
-//! A terminal is let go, because it goes away. So is a pipe or a socket on stdout or stderr, because its reader would wait
-//! for the command to end; and stdin that the calling shell is itself reading, because the command would take the rest of
-//! a script or a list. What is let go becomes /dev/null (stdin) or the job's log. Everything else stays.
+//! A terminal is replaced, because it may close. So are a pipe and a socket on stdout or stderr, because their reader
+//! would wait for the command to end; and so is stdin if the calling shell is itself reading it, because the command
+//! would take the rest of a script or a list. stdin is replaced by /dev/null, stdout and stderr by the job's log. Every
+//! other stream is kept.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};

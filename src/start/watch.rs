@@ -1,5 +1,5 @@
-//! The time after the start in which detach stays: until the command ends, a limit passes, or somebody at the terminal
-//! wants the prompt back. The command keeps running in any case.
+//! Watching a command after its start, until it ends, a limit passes, or a signal asks detach to return. The command
+//! keeps running in any case.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

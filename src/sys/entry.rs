@@ -1,7 +1,7 @@
-//! What Rust does before `main`, as far as it is wanted.
+//! What the standard library does before `main`, reduced to what is needed here.
 //!
-//! The program begins at the C library's `main` (main.rs): the standard library's own reads /proc/self/maps to be able
-//! to report a stack overflow, which is 7 % of a start. The two things that it does besides are here.
+//! The program begins at the C library's `main` (main.rs). The standard library's own start code reads /proc/self/maps
+//! to be able to report a stack overflow, which takes 7 % of a start. The two other things that it does are done here.
 
 use std::os::fd::IntoRawFd;
 

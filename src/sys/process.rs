@@ -1,7 +1,8 @@
-//! Processes that exist already: waiting for children, and pidfds.
+//! Existing processes: waiting for children, and pidfds.
 //!
-//! A pidfd holds a process: whatever happens to its PID, waiting and signals reach this process or none. Which process is
-//! meant is said by its identity (`proc`), or by a look at it that comes after the pidfd was opened.
+//! A pidfd always refers to the same process: a wait or a signal reaches that process or none, even if its PID is
+//! reused. Whether it is the process that is meant is checked after the pidfd was opened, by its identity (`proc`) or
+//! by another look at it.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

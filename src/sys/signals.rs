@@ -1,7 +1,7 @@
-//! Signals: dispositions, the mask, and what is pending, as sigaction(2) and sigprocmask(2) have them.
+//! Signals: dispositions, the mask, and pending signals, as in sigaction(2) and sigprocmask(2).
 //!
-//! The calls go to the kernel itself where the C library keeps signals 32 and 33 for its threads: a command is to find
-//! these two in their default state as well.
+//! Some calls go directly to the kernel, because the C library hides signals 32 and 33, which it uses for threads. A
+//! command must find these two in their default state as well.
 
 use std::mem::MaybeUninit;
 

@@ -1,4 +1,4 @@
-//! Names and paths made safe to show on a terminal, and lines made to fit it.
+//! Names and paths that are safe to show on a terminal, and lines that fit it.
 
 use std::env;
 use std::ffi::OsStr;

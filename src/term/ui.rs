@@ -1,7 +1,7 @@
-//! Notes and errors on stderr, data on stdout. Nothing else writes to either, but for clap's own errors and help.
+//! Notes and errors on stderr, data on stdout. Nothing else writes to either, except clap with its own errors and help.
 //!
-//! A message is written with one call, and a full or closed stderr never breaks a start. Colour appears only on a
-//! terminal that wants it: <https://no-color.org>.
+//! A message is written with one call, and a full or closed stderr never makes a start fail. Colour appears only on a
+//! terminal, and only if the user wants it: <https://no-color.org>.
 
 use std::env;
 use std::fmt::Display;
