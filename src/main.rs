@@ -25,7 +25,7 @@ use error::{Error, FAILED};
 use sys::entry::{self, Stdout};
 use term::ui::{Ui, Verbosity};
 
-/// Called by the C library, whose start code has told the standard library the arguments already.
+/// Called by the C library, whose start code has already passed the arguments to the standard library.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[cfg_attr(test, allow(dead_code))]
 #[allow(unsafe_code)] // the name, which is not used twice
@@ -46,7 +46,7 @@ fn detach(words: Vec<OsString>) -> u8 {
         Err(error) => return fail(&error, &Ui::new(Verbosity::Normal)),
     };
     let ui = Ui::new(verbosity);
-    // Before anything is done: data that nobody can get is not asked for in earnest.
+    // Before anything is done: nothing is started whose PID or record cannot be printed.
     let result = match stdout {
         Stdout::Closed if action.prints_data() => Err(Error::step("write to stdout", Errno::EBADF)),
         Stdout::Open | Stdout::Closed => run(action, &ui),

@@ -49,7 +49,7 @@ pub struct Facts {
     pub children: Vec<Child>,
 }
 
-/// What matters of another process.
+/// What matters about another process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherProcess {
     pub pid: Pid,

@@ -40,8 +40,8 @@ pub struct StateDirectory {
 }
 
 impl StateDirectory {
-    /// Opens the directory, and makes it where it is missing. One that others can use, or that belongs to somebody else,
-    /// is refused: they could read what jobs write, or put a link where a log should be.
+    /// Opens the directory, and creates it if it is missing. One that belongs to another user, or to which others have
+    /// access, is refused: they could read what jobs write, or put a link where a log should be.
     ///
     /// The umask must not take permissions from the owner.
     pub fn open() -> Result<Self, Error> {
@@ -113,8 +113,8 @@ impl StateDirectory {
         }
     }
 
-    /// Removes a log that a start has made since `started_at_ms`, or was about to make when it was killed: then the name may
-    /// still be that of an older log. Allocates nothing.
+    /// Removes a log that a start has created since `started_at_ms`. If the start was killed before it created the log,
+    /// the name may still be that of an older one, which stays. Allocates nothing.
     pub fn remove_new_log(&self, name: &CStr, started_at_ms: u64) {
         let status = fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW);
         if status.is_ok_and(|status| status.st_size == 0 && was_changed_since(&status, started_at_ms)) {
@@ -127,8 +127,8 @@ impl StateDirectory {
         path.file_name().filter(|_| path.parent() == Some(self.path.as_path()))
     }
 
-    /// Creates the log of process `pid`. `note` is called before each try with the number in the name. Called by the new
-    /// process: allocates nothing.
+    /// Creates the log of process `pid`. `note` is called before each try with the number in the name. Called by the
+    /// new process: allocates nothing.
     pub fn create_log(&self, stem: &LogStem, pid: Pid, note: impl Fn(u32)) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_WRONLY
             | OFlag::O_CREAT
@@ -226,8 +226,8 @@ fn path_of_directory() -> Result<PathBuf, Error> {
     Ok(state_home().ok_or_else(no_place)?.join("detach"))
 }
 
-/// `$XDG_STATE_HOME`, else `~/.local/state`: the XDG Base Directory Specification, which says that a relative path is to
-/// be ignored. The password file is not asked: a user who unsets HOME means it.
+/// `$XDG_STATE_HOME`, else `~/.local/state`: the XDG Base Directory Specification, which says that a relative path is
+/// to be ignored. The password file is not asked: a user who unsets HOME means it.
 fn state_home() -> Option<PathBuf> {
     let directory = |variable| env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))

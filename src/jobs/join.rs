@@ -17,8 +17,8 @@ use crate::term::ui::Ui;
 
 const VERB: &str = "wait for";
 
-/// Waits for all of `wanted`, or for the newest job. Returns the exit status of the first that failed, in the order given;
-/// 0 only if all are known to have succeeded.
+/// Waits for all jobs of `wanted`, or for the newest job. Returns the exit status of the first that failed, in the
+/// order given; 0 only if all are known to have succeeded.
 pub fn join(wanted: &[OsString], ui: &Ui) -> Result<u8, Error> {
     let jobs = Jobs::find_for(wanted.first().map(OsString::as_os_str), ui)?;
     let chosen = if wanted.is_empty() {

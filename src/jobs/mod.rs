@@ -76,9 +76,9 @@ impl Job {
 /// How many jobs a name may mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The newest of them, to read about it.
+    /// The newest, to read about it.
     Newest(&'static str),
-    /// The only one that runs, to do something with it; else the newest that has ended.
+    /// The only one that is running, to do something with it; else the newest that has ended.
     Only(&'static str),
 }
 
@@ -102,7 +102,7 @@ pub struct Jobs<'a> {
     pub is_complete: bool,
     /// What the journals hold besides jobs: starts that were withdrawn, and ends of jobs that have been removed.
     pub leftovers: HashSet<JobId>,
-    /// How many lines of the journals make no sense.
+    /// How many lines of the journals are damaged.
     pub damaged_lines: usize,
     /// The boots whose journals hold either, or where a prune was killed and has left the old journal.
     pub untidy_boots: Vec<String>,
@@ -200,7 +200,7 @@ impl<'a> Jobs<'a> {
         Self::find(ui)?.ok_or_else(|| no_job(wanted))
     }
 
-    /// Everything that is known of a job; `None`, with a warning, when its record makes no sense.
+    /// Everything that is known of a job; `None`, with a warning, if its record cannot be read.
     pub fn load(&self, known: &Known) -> Option<Job> {
         let contents = self.journals.get(known.journal)?;
         match contents.load(&known.entry, &self.directory) {
@@ -223,9 +223,8 @@ impl<'a> Jobs<'a> {
         self.known.iter().filter(|known| known.state != State::Ended)
     }
 
-    /// The job that `wanted` means: a PID, or else a name, or else a part of the command line that only one job has, unless
-    /// it is a number.
-    /// Without a word, the newest job.
+    /// The job that `wanted` means: a PID, or else a name, or else, unless it is a number, a part of the command line
+    /// of only one job. Without a word, the newest job.
     pub fn choose(&self, wanted: Option<&OsStr>, choice: Choice) -> Result<Job, Error> {
         let Some(wanted) = wanted else {
             let newest = self.known.iter().rev().find_map(|known| self.load(known));
@@ -284,8 +283,8 @@ impl<'a> Jobs<'a> {
     }
 }
 
-/// The PIDs that `--check` is about: the process or job that `wanted` means, else the newest job that is running. Of a job
-/// whose first process has ended, those of the processes that are left.
+/// The PIDs of the processes to check: the process or job that `wanted` means, else the newest running job. If the
+/// first process of a job has ended, these are all processes that are left.
 pub fn find_for_check(wanted: Option<&OsStr>, ui: &Ui) -> Result<Vec<Pid>, Error> {
     const VERB: &str = "check";
     let Some(wanted) = wanted else {
@@ -332,7 +331,6 @@ pub fn parse_pid(text: &OsStr) -> Option<Pid> {
 fn no_job(job: Option<&OsStr>) -> Error {
     let Some(job) = job else { return Error::new("cannot find a job: none has been started yet") };
     let is_process = parse_pid(job).is_some_and(proc::is_alive);
-    let reason =
-        if is_process { "it was not started by detach" } else { "no job has this PID, name or command line" };
+    let reason = if is_process { "it was not started by detach" } else { "no job has this PID, name or command line" };
     Error::new(format!("cannot find job {}: {reason}", quote(job))).with_hint("see 'detach --list --all'")
 }

@@ -41,8 +41,8 @@ pub struct Child<'a> {
 }
 
 impl<'a> Child<'a> {
-    /// Makes the process that leads to the command, and returns its PID when the command runs or will not. Called by the
-    /// launcher, or by the tracking process.
+    /// Makes the process that becomes or makes the command, and returns its PID when the command is running or has
+    /// failed to start. Called by the launcher, or by the tracking process.
     pub fn make_command(self) -> nix::Result<Pid> {
         match self.plan.sequence {
             Sequence::Leader => self.spawn(Role::Command, Self::lead_session),
@@ -106,8 +106,8 @@ impl<'a> Child<'a> {
         self.become_command()
     }
 
-    /// What the intermediate process does: leads a new session, and leaves it to a child that does not lead it, and so can
-    /// never acquire a controlling terminal.
+    /// What the intermediate process does: it makes a new session and a child in it, and exits. The child does not lead
+    /// the session, so it can never acquire a controlling terminal.
     fn leave_session(self, _before: Duration) -> Result<Infallible, GivenUp> {
         self.make_session()?;
         check(signals::ignore(Signal::SIGHUP), Step::IgnoreHangup)?;
@@ -133,8 +133,8 @@ impl<'a> Child<'a> {
         Ok(())
     }
 
-    /// Notes who the job is: this process, which was made after `before`. Without a start time, it could not be told from
-    /// others, and is not recorded.
+    /// Notes the identity of the job: this process, which was made after `before`. Without a start time, it could not
+    /// be told from others, and is not recorded.
     fn identify_job(self, before: Duration) {
         let pid_namespace = self.plan.place.as_ref().map_or(None, |place| place.pid_namespace);
         if let Some(start_time) = own_start_time(&(before..=time_since_boot())) {
@@ -268,8 +268,8 @@ fn check<T>(result: nix::Result<T>, step: Step) -> Result<T, GivenUp> {
     result.map_err(|errno| GivenUp::Errno(step, errno))
 }
 
-/// Takes back what a start has made whose command does not run: the pidfile, the log and the record. Called by the process
-/// that could not become the command, and by the launcher if that process was killed. Allocates nothing.
+/// Takes back what a failed start has made: the pidfile, the log and the record. Called by the process that could not
+/// become the command, and by the launcher if that process was killed. Allocates nothing.
 pub fn take_back(plan: &Plan, report: &Report) {
     let Some(pid) = report.command() else { return };
     let started_at_ms = report.job.get().map_or(u64::MAX, |job| job.started_at_ms);

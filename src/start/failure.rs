@@ -11,7 +11,7 @@ use crate::error::{Error, reason};
 use crate::start::plan::Plan;
 use crate::start::report::{GivenUp, Report, Step};
 
-/// Why a process has given the start up.
+/// Why a process has given up, in words.
 pub fn explain(report: &Report, plan: &Plan, given_up: GivenUp) -> Error {
     match given_up {
         GivenUp::Refused(refusal) => plan.command.explain(refusal),

@@ -37,8 +37,8 @@ use crate::start::steps::list_taken;
 use crate::sys::signals::{self, Disposition};
 use crate::term::ui::Ui;
 
-/// How long a start on a terminal is watched unless `--settle` says otherwise: long enough for a program that cannot find
-/// its library or its configuration, short enough not to be noticed.
+/// How long a start on a terminal is watched unless `--settle` says otherwise: long enough for a program that cannot
+/// find its library or its configuration, short enough not to be noticed.
 const SETTLE_ON_TERMINAL: Duration = Duration::from_millis(100);
 
 /// What is to be started, and how: what the user typed, and no more.
@@ -168,7 +168,8 @@ fn launch(plan: &Plan, report: &Report) -> Result<Pid, Error> {
         set_child_subreaper(true).map_err(|errno| Error::step("become a subreaper", errno))?;
     }
     let made = if plan.tracking.is_some() { child.make_tracker() } else { child.make_command() };
-    // This is the launcher again. The command runs, or will not; or a process before it was killed, and nobody knows yet.
+    // This is the launcher again. The command is running, or will not run; or a process before it was killed, and that
+    // is not known yet.
     if report.abandon() {
         end_all(report);
         take_back(plan, report);

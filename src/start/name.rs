@@ -25,7 +25,7 @@ pub fn of_job(request: &Request) -> OsString {
     name.unwrap_or_else(|| base_name(command)).to_owned()
 }
 
-/// The name of the script, where an interpreter runs one. Nothing is guessed: an option that might take a value ends the
+/// The name of the script that an interpreter runs. Nothing is guessed: an option that might take a value ends the
 /// search.
 fn name_of_script(command: &[OsString]) -> Option<&OsStr> {
     let (program, arguments) = command.split_first()?;

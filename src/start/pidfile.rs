@@ -136,9 +136,9 @@ impl PidFile {
         }
     }
 
-    /// Takes the file back after the process `pid`, which was about to take it, was killed. `is_new`: that process is known
-    /// to have made it; else it may have, if the file is empty and younger than the start. A file that another start has
-    /// taken since is left alone.
+    /// Takes the file back after the process `pid`, which was about to take it, was killed. `is_new`: that process is
+    /// known to have created it. If this is not known, a file that is empty and younger than the start counts as new. A
+    /// file that another start has taken since is left alone.
     pub fn take_back_from(&self, pid: Pid, is_new: bool, started_at_ms: u64) {
         let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let Ok(file) = open(self.path.as_c_str(), flags, Mode::empty()) else { return };

@@ -94,7 +94,8 @@ impl Plan {
         let is_tracked = request.tracking != Tracking::No;
         let notifier = if request.tracking == Tracking::Notify { Some(notify::find_program()?) } else { None };
         let null = if is_tracked { Some(open_null()?) } else { None };
-        // From here on, what is made is detach's own, and for the user alone. The new process sets the umask of the command.
+        // From here on, the files that are created are detach's own, and only for the user. The new process sets the
+        // umask of the command.
         let caller_umask = umask(Mode::from_bits_truncate(0o077));
         let place = Place::find();
         let name = name::of_job(request);

@@ -98,8 +98,8 @@ pub fn run(words: &[OsString]) -> Option<u8> {
     Some(track(boot_id, id, session, begin, notifier).map_or(FAILED, |()| 0))
 }
 
-/// Waits for the child `id`, which was started at `begin`, and records how it has ended; then for the rest of its session,
-/// and records when that is empty.
+/// Waits for the child `id`, which was started at `begin`, and records how it has ended; then for the rest of its
+/// session, and records when that is empty.
 fn track(
     boot_id: &str,
     id: JobId,

@@ -127,8 +127,8 @@ pub fn execute(file: &CStr, arguments: StringArray, environment: StringArray) ->
     Errno::last()
 }
 
-/// Becomes the program `file`, with the environment of this process: execv(3). Takes at most 15 arguments, and allocates
-/// nothing. Returns only when that fails.
+/// Becomes the program `file`, with the environment of this process: execv(3). Takes at most 15 arguments, and
+/// allocates nothing. Returns only when that fails.
 pub fn execute_here(file: &CStr, arguments: &[&CStr]) -> Errno {
     let mut pointers = [null::<c_char>(); 16];
     if arguments.len() >= pointers.len() {

@@ -21,8 +21,8 @@ use crate::sys::proc::{self, Stat};
 /// From linux/pidfd.h, since Linux 6.9.
 const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
 
-/// Waits for the end of the child `pid` and removes it from the process table: waitpid(2). The status is the kernel's own:
-/// the types of nix know no real-time signals.
+/// Waits for the end of the child `pid` and removes it from the process table: waitpid(2). The status is the kernel's
+/// own: the types of nix know no real-time signals.
 pub fn reap(pid: Pid) -> nix::Result<ExitStatus> {
     let mut status = 0;
     // SAFETY: waitpid writes one number to `status`.
@@ -30,8 +30,8 @@ pub fn reap(pid: Pid) -> nix::Result<ExitStatus> {
     Ok(ExitStatus::from_raw(status))
 }
 
-/// Whether the child `pid` has ended; it stays in the process table, so that no other process gets its PID. ECHILD: it is
-/// no child of this process. See waitid(2).
+/// Whether the child `pid` has ended; it stays in the process table, so that no other process gets its PID. ECHILD: it
+/// is no child of this process. See waitid(2).
 pub fn has_child_ended(pid: Pid) -> nix::Result<bool> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
@@ -87,8 +87,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// The process that has `pid` now, if it lives and `is_wanted`: that is asked when its PID can no longer come to mean
-    /// another one.
+    /// The process that has `pid` now, if it lives and `is_wanted`: that is asked when its PID can no longer come to
+    /// mean another one.
     pub fn if_is(pid: Pid, is_wanted: impl Fn(&Stat) -> bool) -> nix::Result<Option<Self>> {
         let pidfd = match open_pidfd(pid) {
             Err(Errno::ESRCH) => return Ok(None),

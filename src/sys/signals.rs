@@ -48,8 +48,8 @@ pub fn reset_dispositions(sigchld: Disposition) -> nix::Result<()> {
     Ok(())
 }
 
-/// Unblocks every signal, and drops those that are pending: they were sent to the process group that the child has left,
-/// or come from a limit that detach itself has met (SIGXFSZ), and were never meant for the command. POSIX drops a
+/// Unblocks every signal, and discards those that are pending: they were sent to the process group that the child has
+/// left, or come from a limit that detach itself has met (SIGXFSZ), and were never meant for the command. POSIX drops a
 /// pending signal when it is ignored.
 pub fn unblock(sigchld: Disposition) -> nix::Result<()> {
     let pending = pending_signals()?;
@@ -83,7 +83,8 @@ pub fn disposition(signal: Signal) -> Disposition {
 }
 
 /// Ends this process as `signal` would have ended it, but without a core file of detach, so that a calling shell sees
-/// that it was interrupted and stops its loop as well. Returns if the signal has no effect, as for PID 1 of a container.
+/// that it was interrupted and stops its loop as well. Returns if the signal has no effect, as for PID 1 of a
+/// container.
 pub fn die_of(signal: Signal) -> nix::Result<()> {
     set_dumpable(false)?;
     set_disposition(signal as i32, Disposition::Default)?;

@@ -361,7 +361,8 @@ fn list_on_a_terminal_reports_large_logs_of_ended_jobs() {
     let log = sandbox.log_file();
     let grow = |bytes| fs::File::options().write(true).open(&log).unwrap().set_len(bytes).unwrap();
     let mut terminal = Terminal::open(&sandbox);
-    let line = "detach: logs of ended jobs take up 100 MiB; 'detach --prune' removes jobs that ended more than 7 days ago\r\n";
+    let line =
+        "detach: logs of ended jobs take up 100 MiB; 'detach --prune' removes jobs that ended more than 7 days ago\r\n";
     let limit = 100 * 1024 * 1024;
     grow(limit + 1);
     assert!(!terminal.succeeds("detach --list").contains(line));
