@@ -1,8 +1,8 @@
 //! What can go wrong: a sentence, an exit status, and sometimes a hint.
 //!
-//! A sentence reads `cannot VERB OBJECT: REASON`. The statuses are those of nohup(1), env(1) and timeout(1): 125 when
-//! detach itself failed, 126 when COMMAND was found but could not be run, 127 when it was not found. Each sentence is made
-//! where it arises; `term::ui` prints it.
+//! A sentence reads `cannot VERB OBJECT: REASON`. The statuses are those of nohup(1), env(1) and timeout(1): 125 if
+//! detach itself failed, 126 if COMMAND was found but could not be run, 127 if it was not found. Each sentence is made
+//! where the error occurs; `term::ui` prints it.
 
 use std::fmt::{self, Display, Formatter};
 use std::io;

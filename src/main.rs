@@ -1,6 +1,7 @@
-//! detach starts a command in a session of its own and gives the prompt back.
+//! detach starts a command that keeps running without its terminal, and gives the prompt back.
 //!
-//! Words in, exit status out: this file parses, runs what was asked for, and prints the error if that failed.
+//! Words in, exit status out: this file parses the command line, runs what was asked for, and prints the error if that
+//! failed.
 
 // The C library calls `main`: see `sys::entry`.
 #![cfg_attr(not(test), no_main)]
@@ -30,7 +31,7 @@ use term::ui::{Ui, Verbosity};
 #[cfg(not(target_env = "gnu"))]
 compile_error!("detach needs glibc, whose start code tells the standard library the arguments: see `main`");
 
-/// Called by the C library, whose start code has told the standard library the arguments already.
+/// Called by the C library, whose start code has already passed the arguments to the standard library.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[cfg_attr(test, allow(dead_code))]
 #[allow(unsafe_code)] // the name, which is not used twice
@@ -51,7 +52,7 @@ fn detach(words: Vec<OsString>) -> u8 {
         Err(error) => return fail(&error, &Ui::new(Verbosity::Normal)),
     };
     let ui = Ui::new(verbosity);
-    // Before anything is done: data that nobody can get is not asked for in earnest.
+    // Before anything is done: nothing is started whose PID or record cannot be printed.
     let result = match stdout {
         Stdout::Closed if action.prints_data() => Err(Error::step("write to stdout", Errno::EBADF)),
         Stdout::Open | Stdout::Closed => run(action, &ui),

@@ -1,7 +1,7 @@
 //! What decides whether a process survives, as read from /proc (and by `systemd` from the configuration of logind).
 //!
-//! Nothing is changed, and only files of the kernel and configuration files are opened. What cannot be read is absent.
-//! The parsers of single files are in `sys::proc`; what the facts mean is left to `judge`.
+//! Nothing is changed, and only files in /proc and configuration files are opened. What cannot be read is absent.
+//! `sys::proc` parses single files; `judge` decides what the facts mean.
 
 mod descriptors;
 
@@ -82,7 +82,7 @@ impl ServiceManager {
     }
 }
 
-/// What matters of another process.
+/// What matters about another process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherProcess {
     pub pid: Pid,

@@ -1,7 +1,8 @@
 //! From facts to findings to a verdict: what happens to a process when its terminal closes, its shell exits or its user
-//! logs out. Pure: it reads nothing and prints nothing. The facts come from `facts`; `report` shows the findings.
+//! logs out. This module reads nothing and prints nothing: the facts come from `facts`, and `report` shows the
+//! findings.
 //!
-//! What SIGHUP does is judged in `hangup`, everything else here.
+//! `hangup` judges what SIGHUP does, this file everything else.
 
 mod hangup;
 

@@ -1,4 +1,4 @@
-//! `--check`: would a process survive the closing of its terminal, the exit of its shell, the logout of its user?
+//! `--check`: would a process survive if its terminal closed, its shell exited, or its user logged out?
 //!
 //! This file decides which processes are checked, in which order, and what the exit status is. `facts` reads what there
 //! is to know, `table` takes what the calling shell says, `judge` draws the conclusions, `report` puts

@@ -1,7 +1,7 @@
 //! The result of a check in words: lines for people, or one line of JSON.
 //!
-//! The names, order and meaning of the JSON fields are an interface for scripts. The structs `Printed…` define that
-//! shape where it differs from the model, so that the model can change without the interface.
+//! Scripts rely on the names, order and meaning of the JSON fields. The structs `Printed…` define that form where it
+//! differs from the model, so that the model can change without it.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};

@@ -1,7 +1,7 @@
-//! What may be typed, as clap knows it, and the help.
+//! What may be typed, in the terms of clap, and the help.
 //!
 //! The modes are subcommands whose names begin with dashes: `detach --list` is a mode, `detach list` starts a command
-//! called list. What the typed words mean is in `mod.rs`, what a value means in `values.rs`.
+//! called list. `mod.rs` says what the typed words mean, `values.rs` what a value means.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;

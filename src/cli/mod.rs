@@ -1,7 +1,7 @@
 //! The command line: from the words that were typed to what they mean.
 //!
 //! `grammar.rs` says what may be typed, `values.rs` reads single values. clap reports wrong usage in its own words;
-//! invalid values are reported like every other error of the program.
+//! invalid values are reported like all other errors of the program.
 
 mod grammar;
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The state directory, which holds the journals and the logs of all jobs of this user, and belongs to that user alone.
+//! The state directory: it holds the journals and logs of one user, and only that user has access to it.
 //!
-//! A start creates a log here by name and never reads the directory, so its cost does not depend on what is in it. What a
-//! journal says is left to `journal`.
+//! A start creates its log by name and never reads the directory, so its cost does not depend on the number of files.
+//! What is in the journals is left to `journal`.
 
 use std::env;
 use std::ffi::{CStr, OsStr, OsString};
@@ -40,8 +40,8 @@ pub struct StateDirectory {
 }
 
 impl StateDirectory {
-    /// Opens the directory, and makes it where it is missing. One that others can use, or that belongs to somebody else,
-    /// is refused: they could read what jobs write, or put a link where a log should be.
+    /// Opens the directory, and creates it if it is missing. One that belongs to another user, or to which others have
+    /// access, is refused: they could read what jobs write, or put a link where a log should be.
     ///
     /// The umask must not take permissions from the owner.
     pub fn open() -> Result<Self, Error> {
@@ -127,8 +127,8 @@ impl StateDirectory {
         }
     }
 
-    /// Removes a log that a start has made since `started_at_ms`, or was about to make when it was killed: then the name may
-    /// still be that of an older log. Allocates nothing.
+    /// Removes a log that a start has created since `started_at_ms`. If the start was killed before it created the log,
+    /// the name may still be that of an older one, which stays. Allocates nothing.
     pub fn remove_new_log(&self, name: &CStr, started_at_ms: u64) {
         let status = fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW);
         if status.is_ok_and(|status| status.st_size == 0 && was_changed_since(&status, started_at_ms)) {
@@ -141,8 +141,8 @@ impl StateDirectory {
         path.file_name().filter(|_| path.parent() == Some(self.path.as_path()))
     }
 
-    /// Creates the log of process `pid`. `note` is called before each try with the number in the name. Called by the new
-    /// process: allocates nothing.
+    /// Creates the log of process `pid`. `note` is called before each try with the number in the name. Called by the
+    /// new process: allocates nothing.
     pub fn create_log(&self, stem: &LogStem, pid: Pid, note: impl Fn(u32)) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_WRONLY
             | OFlag::O_CREAT

@@ -1,7 +1,7 @@
-//! `--join`: waits until jobs have ended, and says how.
+//! `--join`: waits until jobs have ended, and reports how.
 //!
-//! Only the parent of a command learns how it ended. Here that is read from the journal, where the tracking process, or
-//! detach while it watched, has recorded it. A status that was not recorded is never made up.
+//! Only the parent of a process learns its exit status. It is read from the journal, where the tracking process, or
+//! detach itself while it watched the command, has recorded it. A status that was not recorded is reported as unknown.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -17,8 +17,8 @@ use crate::term::ui::Ui;
 
 const VERB: &str = "wait for";
 
-/// Waits for all of `wanted`, or for the newest job. Returns the exit status of the first that failed, in the order given;
-/// 0 only if all are known to have succeeded.
+/// Waits for all jobs of `wanted`, or for the newest job. Returns the exit status of the first that failed, in the
+/// order given; 0 only if all are known to have succeeded.
 pub fn join(wanted: &[OsString], ui: &Ui) -> Result<u8, Error> {
     let jobs = Jobs::find_for(wanted.first().map(OsString::as_os_str), ui)?;
     let chosen = if wanted.is_empty() {

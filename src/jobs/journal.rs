@@ -1,11 +1,11 @@
-//! The journal: what happened to the jobs of one boot, one event a line, in `BOOT_ID.jsonl`.
+//! The journal of a boot, `BOOT_ID.jsonl`: what happened to its jobs, one event per line.
 //!
-//! A writer appends a whole line with one write, and takes no lock. Then it checks whether the journal still has its name: a
-//! prune moves the old journal aside, to `BOOT_ID.old.jsonl`, before it reads what must stay. So a line that was written
-//! to a journal that has been moved is written again to the new one, and no line is lost, no matter
-//! which process is killed, or when. The same line may appear twice, and an end may precede its start: readers take events in any order and any number.
+//! A writer appends a whole line with one write and takes no lock. Then it checks that the journal still has its name:
+//! a prune first renames the journal to `BOOT_ID.old.jsonl` and then reads it, so a line that was written to a renamed
+//! journal is written again to the new one. No line is lost, whichever process is killed and whenever. A line may
+//! therefore appear twice, and an end may precede its start: readers accept events in any order and any number.
 //!
-//! A line that was cut short (full disk, power loss) damages nothing else, because each write begins with a newline.
+//! Each write begins with a newline, so a line that was cut short (full disk, power loss) damages no other line.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -246,7 +246,7 @@ pub struct Folded {
     pub entries: Vec<Entry>,
     /// What else the events speak of: starts that were withdrawn, and the ends of jobs that have been removed.
     pub leftovers: Vec<JobId>,
-    /// How many lines no version of this program can read.
+    /// How many lines are damaged: no version of this program can read them.
     pub damaged_lines: usize,
 }
 
@@ -354,8 +354,8 @@ impl Contents {
         Ok(Self { boot_id: boot_id.to_owned(), files })
     }
 
-    /// The jobs of the boot, in no order. `warn` is called with the path, the number and the fault of each line that makes
-    /// no sense.
+    /// The jobs of the boot, in no particular order. `warn` is called with the path, the number and the fault of each
+    /// line that cannot be read.
     pub fn fold(&self, mut warn: impl FnMut(Error)) -> Folded {
         let length: usize = self.files.iter().map(|(_, bytes)| bytes.len()).sum();
         let mut jobs: HashMap<JobId, Events> = HashMap::with_capacity(length / USUAL_START);
@@ -445,8 +445,8 @@ fn read_whole(mut file: File) -> nix::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether a file of this name is a journal, whatever is in it: a boot id is a UUID (random(4)). Any other may be a file of
-/// the user's own.
+/// Whether a file with this name is a journal, whatever it contains: a boot id is a UUID, see random(4). Any other file
+/// may be the user's own.
 fn is_boot_id(name: &str) -> bool {
     let parts: Vec<&str> = name.split('-').collect();
     let is_hex = |part: &&str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -455,9 +455,9 @@ fn is_boot_id(name: &str) -> bool {
 
 /// Why a line is not read.
 enum Fault {
-    /// Another version of this program may read it.
+    /// Another version of this program may be able to read it.
     OtherVersion(u32),
-    /// No program will.
+    /// No version can.
     Damage(&'static str),
 }
 
@@ -532,8 +532,8 @@ pub fn compact(
     let path = directory.path().join(&name);
     let failed = |errno| Error::path("prune", &path, errno);
     let is_ours = is_boot_id(boot_id);
-    // A line that is cut short because its writer has not finished is not lost either: the writer writes it again, since
-    // the journal has been moved away.
+    // Dropping a line that its writer has not finished loses nothing: the writer finds the journal renamed, and writes
+    // the line again.
     let stays = |line: &[u8]| match parse(line) {
         Ok(event) => !removed.contains(&event.job),
         Err(Fault::OtherVersion(_)) => true,

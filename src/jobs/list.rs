@@ -1,4 +1,4 @@
-//! `--list`: which jobs there are, and what has become of them.
+//! `--list`: the jobs and their states, as a table or as JSON.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -22,9 +22,9 @@ use crate::term::ui::{Ui, wants_colour, write_data};
 
 /// How many jobs that have ended are shown unless all are asked for.
 const ENDED_SHOWN: usize = 10;
-/// In bytes: from here on, a note says how much room the logs of ended jobs take.
+/// In bytes: from here on, a note says how much space the logs of ended jobs take up.
 const MUCH: u64 = 100 * 1024 * 1024;
-/// Of a terminal that does not tell its width.
+/// Of a terminal whose width is unknown.
 const USUAL_WIDTH: usize = 80;
 
 const COLUMNS: [Column; 7] = [
@@ -40,7 +40,7 @@ const COLUMNS: [Column; 7] = [
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Also those that ended longer ago.
+    /// Whether to list all jobs that ended, not only the last ones.
     pub all: bool,
     pub json: bool,
 }
@@ -88,7 +88,7 @@ fn find_oldest_shown(jobs: &Jobs, hidden: usize) -> Option<(usize, (usize, usize
     Some(*places.select_nth_unstable(hidden).1)
 }
 
-/// The room that the logs of jobs take that have ended, or that no job is known to have.
+/// The size of all logs that belong to no running job.
 fn size_of_ended(jobs: &Jobs) -> u64 {
     let in_use: Vec<&str> = jobs.living().filter_map(|known| known.entry.process.log.as_deref()).collect();
     let is_unused = |log: &&OsString| log.to_str().is_none_or(|log| !in_use.contains(&log));
@@ -141,7 +141,7 @@ fn row(job: &Job, show_time: impl Fn(u64) -> String) -> Vec<Cell> {
     ]
 }
 
-/// How long it ran, or has been running; unknown where the end was not seen.
+/// How long it ran, or has been running; unknown if the end was not seen.
 fn lifetime(job: &Job) -> Option<Duration> {
     match (job.state, &job.record.end) {
         (State::Running | State::Stopped | State::Left(_), _) => {

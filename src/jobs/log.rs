@@ -1,6 +1,6 @@
-//! `--log`: what a job has written, and with `--follow` what it goes on to write.
+//! `--log`: copies the output of a job to stdout, and with `--follow` also what is appended to it.
 //!
-//! The file is copied as it is. Pidfds tell when a job has ended, inotify(7) tells when there is more to copy.
+//! Pidfds report that the job has ended, inotify(7) reports that there is more to copy.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
@@ -49,7 +49,7 @@ pub fn show(options: &Options, ui: &Ui) -> Result<u8, Error> {
     let failed = |errno| job.error(VERB, &reason(errno));
     let (path, note) = file_with_output(&job)?;
     let mut open = OpenOptions::new();
-    // Lest it waits for the other side of what has become a FIFO.
+    // So that it does not wait if the file has been replaced by a FIFO.
     let opened = open.read(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path);
     let mut file = opened.map_err(|error| Error::io("read", path, &error))?;
     if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
@@ -83,7 +83,7 @@ pub fn show(options: &Options, ui: &Ui) -> Result<u8, Error> {
     }
 }
 
-/// `--stop` would mean another job of this name, one that runs.
+/// `--stop` would mean another job of this name, one that is running.
 fn warn_of_running(jobs: &Jobs, name: &OsStr, shown: &Job, ui: &Ui) {
     let mut running = jobs.named(name).filter(|known| known.state != State::Ended).filter_map(|known| jobs.load(known));
     if let Some(running) = running.next_back() {
@@ -112,7 +112,7 @@ fn describe(destination: &Destination) -> &'static str {
     }
 }
 
-/// Copies what is there and what comes, until the job has ended or nobody reads any more.
+/// Copies what the file contains and what is appended, until the job has ended or stdout has no reader.
 fn follow_output(file: &mut File, job: &Job) -> nix::Result<()> {
     // Watched before it is read, so that no write falls between the two.
     let changes = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
@@ -187,7 +187,7 @@ fn skip_to_last_lines(file: &mut File, lines: u64) -> nix::Result<()> {
 fn copy_rest(file: &mut File) -> nix::Result<()> {
     let position = file.stream_position().unwrap_or(0);
     if file.metadata().is_ok_and(|metadata| metadata.len() < position) {
-        // It has been truncated: all that it holds now is new.
+        // It has been truncated: everything that it contains now is new.
         file.seek(SeekFrom::Start(0)).map_err(|error| errno(&error))?;
     }
     let mut buffer = vec![0; CHUNK];
@@ -206,7 +206,7 @@ fn write_all(mut bytes: &[u8]) -> nix::Result<()> {
     while !bytes.is_empty() {
         match write(&stdout, bytes) {
             Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-            // The caller has made this descriptor one whose writes do not wait.
+            // The caller has made this descriptor non-blocking.
             Err(Errno::EAGAIN) => {
                 wait_for(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
             }

@@ -1,7 +1,8 @@
-//! Jobs: what detach has started, what has become of it, and which of them a PID, a name or a command line means.
+//! Jobs: what detach has started, what has become of it, and which job a PID, a name or a command line means.
 //!
-//! A job is a session: it runs as long as a process of its session lives, not as long as its first process does. The
-//! journal says which jobs there are (`journal`), /proc says what runs (`session`). Each mode has a file of its own.
+//! A job is a session: it is running as long as a process of its session lives, even if its first process has ended.
+//! `journal` knows which jobs there are, `session` which of their processes are running. Each mode has a file of its
+//! own.
 
 pub mod directory;
 pub mod join;
@@ -110,9 +111,9 @@ impl Job {
 /// How many jobs a name may mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The newest of them, to read about it.
+    /// The newest, to read about it.
     Newest(&'static str),
-    /// The only one that runs, to do something with it; else the newest that has ended.
+    /// The only one that is running, to do something with it; else the newest that has ended.
     Only(&'static str),
 }
 
@@ -136,7 +137,7 @@ pub struct Jobs<'a> {
     pub is_complete: bool,
     /// What the journals hold besides jobs: starts that were withdrawn, and ends of jobs that have been removed.
     pub leftovers: HashSet<JobId>,
-    /// How many lines of the journals make no sense.
+    /// How many lines of the journals are damaged.
     pub damaged_lines: usize,
     /// The boots whose journals hold either, or where a prune was killed and has left the old journal.
     pub untidy_boots: Vec<String>,
@@ -247,7 +248,7 @@ impl<'a> Jobs<'a> {
         Self::find(ui)?.ok_or_else(|| no_job(wanted))
     }
 
-    /// Everything that is known of a job; `None`, with a warning, when its record makes no sense.
+    /// Everything that is known of a job; `None`, with a warning, if its record cannot be read.
     pub fn load(&self, known: &Known) -> Option<Job> {
         let contents = self.journals.get(known.journal)?;
         match contents.load(&known.entry, &self.directory) {
@@ -270,9 +271,8 @@ impl<'a> Jobs<'a> {
         self.known.iter().filter(|known| known.state != State::Ended)
     }
 
-    /// The job that `wanted` means: a PID, or else a name, or else a part of the command line that only one job has, unless
-    /// it is a number.
-    /// Without a word, the newest job.
+    /// The job that `wanted` means: a PID, or else a name, or else, unless it is a number, a part of the command line
+    /// of only one job. Without a word, the newest job.
     pub fn choose(&self, wanted: Option<&OsStr>, choice: Choice) -> Result<Job, Error> {
         let Some(wanted) = wanted else {
             let newest = self.known.iter().rev().find_map(|known| self.load(known));
@@ -331,8 +331,8 @@ impl<'a> Jobs<'a> {
     }
 }
 
-/// The PIDs that `--check` is about: the process or job that `wanted` means, else the newest job that is running. Of a job
-/// whose first process has ended, those of the processes that are left.
+/// The PIDs of the processes to check: the process or job that `wanted` means, else the newest running job. If the
+/// first process of a job has ended, these are all processes that are left.
 pub fn find_for_check(wanted: Option<&OsStr>, ui: &Ui) -> Result<Vec<Pid>, Error> {
     const VERB: &str = "check";
     let Some(wanted) = wanted else {

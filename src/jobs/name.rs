@@ -1,4 +1,4 @@
-//! What a job is called if the user does not say so: the base name of the command, or of the script that it runs.
+//! The name of a job if the user gives none: the base name of the command, or of the script that it runs.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -22,7 +22,7 @@ pub fn of_command(command: &[OsString]) -> &OsStr {
     name_of_script(command).unwrap_or_else(|| base_name(program))
 }
 
-/// The name of the script, where an interpreter runs one. Nothing is guessed: an option that might take a value ends the
+/// The name of the script that an interpreter runs. Nothing is guessed: an option that might take a value ends the
 /// search.
 fn name_of_script(command: &[OsString]) -> Option<&OsStr> {
     let (program, arguments) = command.split_first()?;

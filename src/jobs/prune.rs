@@ -1,7 +1,7 @@
-//! `--prune`: removes what is known of jobs that have ended, and their logs. Nothing else in this program deletes
-//! anything, apart from what a failed start has made.
+//! `--prune`: removes the records and logs of jobs that have ended. Nothing else in this program deletes files, except
+//! a failed start, which removes what it has created.
 //!
-//! A log that may still be in use stays, whatever its name is.
+//! A log that may still be in use is kept, whatever its name.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -22,7 +22,7 @@ use crate::term::ui::{Ui, write_data};
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// What ended less than this long ago stays.
+    /// What ended less than this long ago is kept.
     pub older_than: Duration,
     /// Only show what would be removed.
     pub dry_run: bool,
@@ -35,7 +35,7 @@ pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
         return Ok(0);
     };
     let lock = PruneLock::take(&jobs.directory)?;
-    // What runs is asked after the journal has been read: a job that was started since is not in it.
+    // The processes are listed after the journal has been read: a job that was started in between is not in it.
     let processes = Processes::look().map_err(Error::proc)?;
     let pruning = Pruning { jobs: &jobs, processes, now: now_in_ms(), age: options.older_than };
     let removed: Vec<&Known> = jobs.known.iter().filter(|known| pruning.may_remove(known)).collect();
@@ -53,7 +53,7 @@ pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
         show(&jobs, &removed, &what, ui)?;
         return Ok(status);
     }
-    // The logs first: that makes room for the journal where there is none.
+    // The logs first: on a full disk, that makes room for the journal.
     for log in &logs {
         if let Err(errno) = jobs.directory.remove(log.as_os_str()) {
             ui.warn(Error::path("remove", jobs.directory.path().join(log), errno));
@@ -84,7 +84,7 @@ fn report_hidden(pruning: &Pruning, ui: &Ui) -> u8 {
 /// Removes these jobs from the journals, and what is no job: leftovers and damaged lines.
 fn compact_journals(jobs: &Jobs, removed: &[&Known], lock: &PruneLock) -> Result<(), Error> {
     let mut ids: HashSet<JobId> = removed.iter().map(|known| known.entry.id).collect();
-    // A line that cannot be read may be the start of a job whose end seems to be a leftover.
+    // A line that cannot be read may be the start of a job whose end only seems to be a leftover.
     if jobs.is_complete {
         ids.extend(&jobs.leftovers);
     }
@@ -128,7 +128,7 @@ impl Pruning<'_> {
     fn may_remove(&self, known: &Known) -> bool {
         let has_ended = match known.state {
             State::Ended => !(known.is_visible && self.processes.is_tracked(&known.entry)),
-            // Whether it has ended cannot be seen, so it stays until it is as old as somebody has said.
+            // Whether it has ended cannot be seen, so it is kept until it is as old as the user has said.
             State::Elsewhere => !self.age.is_zero(),
             State::Running | State::Stopped | State::Left(_) | State::Hidden => false,
         };
@@ -157,14 +157,16 @@ impl Pruning<'_> {
         self.jobs.logs.iter().filter(is_free).collect()
     }
 
-    /// Whether no job can have this log, although no record names it. One that does not say whose it is may be anything.
+    /// Whether a log that no record names cannot be that of a running job. A file whose name contains no PID may be
+    /// anything, and is kept.
     fn is_orphan(&self, log: &OsStr) -> bool {
         let pids = pids_in_log_name(log);
         let may_be_used = || pids.iter().any(|pid| self.processes.may_use_number(*pid));
         self.jobs.is_complete && self.is_old(log) && !pids.is_empty() && !may_be_used()
     }
 
-    /// Whether a log was last written to long enough ago. One that is gone was; what is no file never was.
+    /// Whether a log was last written to long enough ago. One that is missing was; something that is not a file never
+    /// was.
     fn is_old(&self, log: &OsStr) -> bool {
         let Some(status) = self.jobs.directory.status(log) else { return true };
         let written = Duration::from_secs(u64::try_from(status.st_mtime).unwrap_or(0));

@@ -1,5 +1,5 @@
-//! What is known of a job: who it is, what was started, and how it ended. The fields of `--json` are these, and so are
-//! those of the journal, but for the few that a boot or a directory has in common.
+//! What is known of a job: its identity, what was started, and how it ended. These are the fields of `--json`, and also
+//! those of the journal, except for the few that all jobs of a boot or a directory share.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;

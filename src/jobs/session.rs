@@ -1,8 +1,8 @@
 //! Which processes of a job are running: those of its session; `rescued` knows those of a job that has none of its own.
 //!
-//! The number of a session is not used again as long as a process is in it: credentials(7). When the first process of a
-//! job has ended, what is left is recognised by `DETACH_JOB=PID-STARTTIME` in its environment, so that a number that was
-//! used again is never taken for the job.
+//! The number of a session is not reused while a process is in it: credentials(7). Once the first process of a job has
+//! ended, the others are recognized by `DETACH_JOB=PID-STARTTIME` in their environment, so that a reused session number
+//! is never taken for the job.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -23,30 +23,30 @@ use crate::sys::process::Held;
 /// What has become of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Its first process runs.
+    /// Its first process is running.
     Running,
     /// Its first process is stopped, by a signal or a tracer.
     Stopped,
-    /// Its first process has ended; so many of its session run. If there are none, its tracking process is about to record
-    /// how it ended.
+    /// Its first process has ended, and this many processes of its session are running. If there are none, its tracking
+    /// process is about to record how the command ended.
     Left(usize),
-    /// No process of its session lives.
+    /// No process of its session is alive.
     Ended,
-    /// A process of it may live, but /proc does not show it: `hidepid` in proc(5).
+    /// A process of it may be alive, but /proc does not show it: `hidepid` in proc(5).
     Hidden,
-    /// It may run on another machine or in another PID or time namespace that shares the state directory.
+    /// It may be running on another machine or in another PID or time namespace that shares the state directory.
     Elsewhere,
 }
 
 impl State {
-    /// Whether its first process lives.
+    /// Whether its first process is alive.
     pub fn has_first_process(self) -> bool {
         matches!(self, Self::Running | Self::Stopped)
     }
 }
 
-/// All processes that can be seen, at one moment: which there are, and in which sessions. Anything else is read from /proc
-/// where it is needed, which takes a hundred times as long as getsid(2).
+/// All processes that can be seen, at one moment: which there are, and in which sessions. Anything else is read from
+/// /proc where it is needed, which takes a hundred times as long as getsid(2).
 pub struct Processes {
     pids: HashSet<Pid>,
     by_session: HashMap<Pid, Vec<Pid>>,
@@ -163,8 +163,8 @@ fn is_marked(pid: Pid, id: &JobId) -> bool {
     }
 }
 
-/// The processes that a job has started and that are in other sessions: setsid(2). They do not belong to it any more. One
-/// whose environment cannot be seen is left out: nothing is guessed.
+/// The processes that a job has started and that have left its session: setsid(2). They no longer belong to the job. A
+/// process whose environment cannot be read is left out: nothing is guessed.
 pub fn find_departed(job: &Job) -> nix::Result<Vec<Pid>> {
     let mark = mark_of(job.id());
     let has_left = |pid: &Pid| {
@@ -197,8 +197,9 @@ fn read_environment(pid: Pid) -> io::Result<Vec<u8>> {
     Ok(environment)
 }
 
-/// Whether a living process that shows no environment may have one all the same: in the middle of an exec, and when it is
-/// about to end, nothing is to be seen of it. Where it begins and ends is in fields 50 and 51 of /proc/PID/stat.
+/// Whether a living process whose environment appears to be empty may have one all the same: in the middle of an exec,
+/// and just before the process ends, it cannot be seen. Fields 50 and 51 of /proc/PID/stat say where it begins and
+/// ends.
 fn may_have_environment(pid: Pid) -> bool {
     let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after_name = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
@@ -258,9 +259,9 @@ pub struct Member {
 
 /// The living processes of these jobs, each held by a pidfd.
 ///
-/// A process counts if it is the first of the job or its environment says that it belongs to it. The others of the session
-/// count as well if such a process is alive after they have been held: then the number of the session has been the job's
-/// all the time.
+/// A process counts if it is the first of the job, or if its environment says that it belongs to the job. The others of
+/// the session count as well if such a process is still alive after they have been held: then the session has been the
+/// job's all the time.
 pub fn find_members(jobs: &[&Job]) -> nix::Result<Vec<Member>> {
     let mut found: Vec<(Member, Belonging)> = Vec::new();
     for pid in proc::all_pids()? {

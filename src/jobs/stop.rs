@@ -1,7 +1,7 @@
-//! `--stop`: asks jobs to end, and kills what does not.
+//! `--stop`: sends SIGTERM to the processes of a job, and SIGKILL to those that are left.
 //!
-//! A signal goes to a process that is held by a pidfd and was found to be the job's after that (`session`), so none ever
-//! reaches a process that has come to have the same number.
+//! A process is first held by a pidfd and then identified as one of the job's (`session`), so no signal ever reaches a
+//! process that has reused its PID.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -20,9 +20,9 @@ use crate::term::text::quote;
 use crate::term::ui::Ui;
 
 const VERB: &str = "stop";
-/// Processes that fork all the time are looked for that often, not for ever.
+/// How often to look for processes that keep forking.
 const MOST_LOOKS: usize = 100;
-/// SIGKILL takes effect at once, except for a process that waits for a device or a file server.
+/// SIGKILL takes effect at once, except on a process that waits for a device or a file server.
 const TIME_TO_DIE: Duration = Duration::from_secs(5);
 
 /// What is asked for.
@@ -35,7 +35,7 @@ pub struct Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {
     Jobs(Vec<OsString>),
-    /// Every job that runs, or every one that has one of these names.
+    /// Every running job, or every one that has one of these names.
     All(Vec<OsString>),
 }
 
@@ -113,8 +113,8 @@ fn choose(which: &Which, ui: &Ui) -> Result<Vec<Job>, Error> {
     }
 }
 
-/// Says which job is stopped where the word could mislead: `--log` would mean another job of this name, one that has ended
-/// since; or the word is only a part of a command line.
+/// Says which job is stopped if the word could mislead: because `--log` would show another job of this name, one that
+/// has ended; or because the word is only a part of a command line.
 fn warn_if_unclear(jobs: &Jobs, name: &OsStr, job: &Job, ui: &Ui) {
     if job.name() != name && parse_pid(name) != Some(job.pid()) {
         ui.warn(format!("{} matches {}: {}", quote(name), job.describe(), job.command_line()));
@@ -204,7 +204,7 @@ fn refuse(job: &Job, errno: Errno) -> Error {
     }
 }
 
-/// Who gets a signal.
+/// Which processes get a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
     /// The command and the process group that it was given; or all that is left when the command has ended.

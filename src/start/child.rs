@@ -1,11 +1,11 @@
 //! What the new processes do, in the order in which they do it.
 //!
-//! As session leader: `lead_session`, `become_command`. By the daemon sequence: (1) the launcher forks; `leave_session`
-//! makes the session (2) and forks again (3); `leave_leader` makes the process group, and `become_command` does the rest:
-//! chdir (4), umask (5), close (6), redirect (7), SIGCHLD (8), exec. Where the command is tracked, `track` does what the
-//! launcher does otherwise, and stays as the parent of the command.
+//! As a session leader: `lead_session`, then `become_command`. In the daemon sequence, the launcher forks (1);
+//! `leave_session` makes the session (2) and forks again (3); `leave_leader` makes the process group; `become_command`
+//! does the rest: chdir (4), umask (5), close (6), redirect (7), SIGCHLD (8), exec. If the command is tracked, `track`
+//! does what the launcher does otherwise, and stays as the parent of the command.
 //!
-//! All of this runs on the memory of the launcher (`sys::spawn`): it reads the plan, writes the report, and allocates
+//! All of this runs in the memory of the launcher (`sys::spawn`): it reads the plan, writes the report, and allocates
 //! nothing.
 
 use std::convert::Infallible;
@@ -40,8 +40,8 @@ pub struct Child<'a> {
 }
 
 impl<'a> Child<'a> {
-    /// Makes the process that leads to the command, and returns its PID when the command runs or will not. Called by the
-    /// launcher, or by the tracking process.
+    /// Makes the process that becomes or makes the command, and returns its PID when the command is running or has
+    /// failed to start. Called by the launcher, or by the tracking process.
     pub fn make_command(self) -> nix::Result<Pid> {
         match self.plan.sequence {
             Sequence::Leader => self.spawn(Role::Command, Self::lead_session),
@@ -105,8 +105,8 @@ impl<'a> Child<'a> {
         self.become_command()
     }
 
-    /// What the intermediate process does: leads a new session, and leaves it to a child that does not lead it, and so can
-    /// never acquire a controlling terminal.
+    /// What the intermediate process does: it makes a new session and a child in it, and exits. The child does not lead
+    /// the session, so it can never acquire a controlling terminal.
     fn leave_session(self, _before: Duration) -> Result<Infallible, GivenUp> {
         self.make_session()?;
         check(signals::ignore(Signal::SIGHUP), Step::IgnoreHangup)?;
@@ -132,8 +132,8 @@ impl<'a> Child<'a> {
         Ok(())
     }
 
-    /// Notes who the job is: this process, which was made after `before`. Without a start time, it could not be told from
-    /// others, and is not recorded.
+    /// Notes the identity of the job: this process, which was made after `before`. Without a start time, it could not
+    /// be told from others, and is not recorded.
     fn identify_job(self, before: Duration) {
         let namespaces = |place: &Place| (place.pid_namespace, place.time_namespace);
         let (pid_namespace, time_namespace) = self.plan.place.as_ref().map_or((None, None), namespaces);
@@ -269,8 +269,8 @@ fn check<T>(result: nix::Result<T>, step: Step) -> Result<T, GivenUp> {
     result.map_err(|errno| GivenUp::Errno(step, errno))
 }
 
-/// Takes back what a start has made whose command does not run: the pidfile, the log and the record. Called by the process
-/// that could not become the command, and by the launcher if that process was killed. Allocates nothing.
+/// Takes back what a failed start has made: the pidfile, the log and the record. Called by the process that could not
+/// become the command, and by the launcher if that process was killed. Allocates nothing.
 pub fn take_back(plan: &Plan, report: &Report) {
     let Some(pid) = report.command() else { return };
     let started_at_ms = report.job.get().map_or(u64::MAX, |job| job.started_at_ms);

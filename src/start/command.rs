@@ -1,6 +1,6 @@
-//! The command: which files its name can mean, the exec, and the reason when there is none.
+//! The command: which files its name may mean, the exec, and the reason if that fails.
 //!
-//! The search is that of execvp(3), except that it is prepared before there is a new process, relative to the caller's
+//! The search is that of execvp(3), except that it is prepared before the new process exists, relative to the caller's
 //! directory: `detach -C / ./server` runs the server that the caller sees.
 
 use std::env;
@@ -73,9 +73,9 @@ impl Command {
     /// tried. Called by the new process: allocates nothing.
     pub fn execute(&self, pid: Pid, start_time: u64, note: impl Fn(usize)) -> Refusal {
         self.environment.name_job(pid, start_time);
-        // As execvp(3): the first file that runs. One that is there but does not run is remembered, and reported when no
-        // later one runs. A script without `#!` is given to the shell. Unlike execvp, and like a shell, a directory of
-        // PATH that may not be searched counts as empty.
+        // As execvp(3): the first file that can be run. One that exists but cannot be run is remembered, and reported
+        // if no later one can. A script without `#!` is given to the shell. Unlike execvp, and like a shell, a
+        // directory of PATH that may not be searched counts as empty.
         let mut refusal = Refusal::NotFound;
         for (number, file) in self.files.iter().enumerate() {
             note(number);

@@ -1,4 +1,4 @@
-//! The sentence for a start that failed, made from what the new processes have left in the `report`.
+//! Why a start failed, as an error message: made from what the new processes have left in the `report`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use crate::error::{Error, reason};
 use crate::start::plan::Plan;
 use crate::start::report::{GivenUp, Report, Step};
 
-/// Why a process has given the start up.
+/// Why a process has given up, in words.
 pub fn explain(report: &Report, plan: &Plan, given_up: GivenUp) -> Error {
     match given_up {
         GivenUp::Refused(refusal) => plan.command.explain(refusal),

@@ -1,4 +1,4 @@
-//! What the user may have meant when a command cannot be run.
+//! Hints: what the user may have meant by a command that cannot be run.
 
 use std::ffi::OsStr;
 use std::os::unix::process::parent_id;

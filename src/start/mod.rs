@@ -1,7 +1,7 @@
-//! A start from beginning to end: what the user asked for, how it is carried out, and what is said about it.
+//! A start from beginning to end: what the user asked for, how it is carried out, and what is reported.
 //!
-//! A [`Request`] is what was typed. `plan` prepares what it needs, `child` holds the steps of the new processes, which leave
-//! a `report`. What is said about that is in `outcome`, `failure` and `steps`; how long detach stays, in `watch`.
+//! A [`Request`] is what was typed. `plan` prepares what it needs. `child` holds the steps of the new processes, which
+//! leave a `report`. `outcome`, `failure` and `steps` put that into words; `watch` says how long detach stays.
 
 mod child;
 mod command;
@@ -93,7 +93,8 @@ fn launch(plan: &Plan, report: &Report) -> Result<Pid, Error> {
         set_child_subreaper(true).map_err(|errno| Error::step("become a subreaper", errno))?;
     }
     let made = if plan.tracking.is_some() { child.make_tracker() } else { child.make_command() };
-    // This is the launcher again. The command runs, or will not; or a process before it was killed, and nobody knows yet.
+    // This is the launcher again. The command is running, or will not run; or a process before it was killed, and that
+    // is not known yet.
     if report.abandon() {
         end_all(report);
         take_back(plan, report);

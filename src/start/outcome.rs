@@ -1,4 +1,4 @@
-//! What is reported about a start that succeeded, and how long detach stays to see how the command fares.
+//! What is reported about a start that succeeded, and about a command that ends while it is watched.
 
 use std::io;
 use std::path::Path;

@@ -1,9 +1,9 @@
-//! The file that holds the PID of a command and is locked as long as the command lives.
+//! A file that contains the PID of a command and is locked as long as the command lives.
 //!
 //! The lock is a POSIX record lock: fcntl(2). It belongs to the process of the command, survives the exec, is not
-//! inherited by children, and ends with the process, however that ends. So a stale file needs no cleaning up. The lock is
-//! lost when the process closes any descriptor of the file: it is taken after all descriptors have been closed and
-//! redirected, under a number that programs do not use for their own.
+//! inherited by children, and ends with the process, however that ends. So a stale file needs no cleanup. The lock is
+//! lost when the process closes any descriptor of the file. Therefore it is taken after all descriptors have been
+//! closed and redirected, under a number that programs do not use for their own.
 //!
 //! Everything here except the error messages runs in the new process, and allocates nothing.
 

@@ -1,5 +1,5 @@
-//! What the launcher prepares before there is a new process: everything that this will need, looked up, opened and put
-//! into memory, because the new process may not allocate (`sys::spawn`). From then on it is only read.
+//! What the launcher prepares before the new process exists: everything that this process will need is looked up,
+//! opened and put into memory, because it may not allocate (`sys::spawn`). From then on, the plan is only read.
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
@@ -98,7 +98,8 @@ impl Plan {
         let is_tracked = request.tracking != Tracking::No;
         let notifier = if request.tracking == Tracking::Notify { Some(notify::find_program()?) } else { None };
         let null = if is_tracked { Some(open_null()?) } else { None };
-        // From here on, what is made is detach's own, and for the user alone. The new process sets the umask of the command.
+        // From here on, the files that are created are detach's own, and only for the user. The new process sets the
+        // umask of the command.
         let own_umask = Mode::from_bits_truncate(0o077);
         let caller_umask = set_umask(own_umask).map_err(|errno| Error::step("set the umask", errno))?;
         let place = Place::find();

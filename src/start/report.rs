@@ -1,8 +1,8 @@
-//! What the new processes leave behind: which steps they took, which one failed, and what must be taken back.
+//! What the new processes leave behind: which steps they took, which one failed, and what must be undone.
 //!
-//! All of it is atomics, and cells that are written once, so that it can be written without allocating, and read whatever
-//! instruction its writer was killed at: a cell that is not complete is empty. The launcher makes the sentences afterwards:
-//! `steps` and `failure`.
+//! It consists of atomics and of cells that are written once. So it can be written without allocating, and read at
+//! whatever instruction its writer was killed: a cell that is not complete is empty. The launcher puts it into words
+//! afterwards: `steps` and `failure`.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -39,7 +39,7 @@ const ABANDONED: u32 = 2;
 pub struct Report {
     phase: AtomicU32,
     borrowers: [Borrower; 3],
-    /// Who the job is: the process that is to become the command.
+    /// The identity of the job: the process that is to become the command.
     pub job: Once<JobId>,
     pub session: Once<Pid>,
     pub tracker: Once<Tracker>,
@@ -53,7 +53,7 @@ pub struct Report {
     pub is_recorded: AtomicBool,
     /// Why it has not.
     pub record_fault: Once<Errno>,
-    /// Why the command, which runs, is not tracked.
+    /// Why the command, which is running, is not tracked.
     pub tracking_fault: Once<Errno>,
     /// Why a process has given up; empty if none has, or if it was killed before it could say so.
     pub given_up: Once<GivenUp>,
@@ -103,7 +103,7 @@ pub enum GivenUp {
     Errno(Step, Errno),
     Pidfile(Fault),
     Refused(Refusal),
-    /// Another process has given the start up.
+    /// Another process has abandoned the start.
     Abandoned,
 }
 
@@ -135,17 +135,17 @@ impl Report {
         self.steps.iter().filter_map(Once::get)
     }
 
-    /// From here on, the start counts. False: the launcher has given it up. Called by the new process.
+    /// From here on, the start counts. Returns false if the launcher has abandoned it. Called by the new process.
     pub fn start_executing(&self) -> bool {
         self.phase.compare_exchange(RUNNING, EXECUTING, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Gives the start up. False: it counts already. Called by the launcher.
+    /// Abandons the start. Returns false if it already counts. Called by the launcher.
     pub fn abandon(&self) -> bool {
         self.phase.compare_exchange(RUNNING, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Whether the command runs, or is about to.
+    /// Whether the command is running, or is about to.
     pub fn counts(&self) -> bool {
         self.phase.load(Ordering::Acquire) == EXECUTING && self.given_up.get().is_none()
     }

@@ -1,7 +1,7 @@
-//! The steps of a start: what each is called, and what it has done, for `-vv` and `--json`.
+//! The steps of a start: the name of each, and what it did, for `-vv` and `--json`.
 //!
-//! A process notes a step in the `report` when it has taken it. The words are made here, by the launcher, from the notes
-//! and from the plan.
+//! A process notes each step that it has taken in the `report`. The launcher makes the words here, from the notes and
+//! from the plan.
 
 use std::sync::atomic::Ordering;
 

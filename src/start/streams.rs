@@ -1,8 +1,9 @@
 //! Where the command's standard streams go, and which other descriptors it keeps.
 //!
-//! A terminal is let go, because it goes away. So is a pipe or a socket on stdout or stderr, because its reader would wait
-//! for the command to end; and stdin that the calling shell is itself reading, because the command would take the rest of
-//! a script or a list. What is let go becomes /dev/null (stdin) or the job's log. Everything else stays.
+//! A terminal is replaced, because it may close. So are a pipe and a socket on stdout or stderr, because their reader
+//! would wait for the command to end; and so is stdin if the calling shell is itself reading it, because the command
+//! would take the rest of a script or a list. stdin is replaced by /dev/null, stdout and stderr by the job's log. Every
+//! other stream is kept.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -26,8 +27,8 @@ use crate::sys::errno;
 const NULL: &str = "/dev/null";
 /// Shells that redirect after they have forked: what is descriptor 0 of such a shell is what it reads itself.
 const SHELLS: [&str; 5] = ["bash", "fish", "rbash", "yash", "zsh"];
-/// Shells that redirect before they fork, and keep what was there before in a descriptor from 10 on that an exec closes.
-/// As long as there is none, descriptor 0 is what such a shell reads itself.
+/// Shells that redirect before they fork, and meanwhile keep the old stream in a close-on-exec descriptor from 10 on.
+/// If there is no such descriptor, descriptor 0 is what the shell itself reads.
 const SHELLS_THAT_SAVE: [&str; 6] = ["busybox", "dash", "ksh", "ksh93", "lksh", "mksh"];
 
 /// A file that was opened for the command.
@@ -149,7 +150,8 @@ impl Streams {
             },
             input: Input::Keep,
         };
-        // A socket that is stdin as well as stdout or stderr is let go as a whole, or its reader would wait all the same.
+        // A socket that is stdin as well as a replaced stdout or stderr is replaced on stdin too, or its reader would
+        // still wait.
         let is_let_go = |output: &Output, stream: &Caller| matches!(output, Output::Log) && stdin.is_same(stream);
         let null = |why| Ok(Input::Null(open_input(Path::new(NULL))?, why));
         streams.input = match input {

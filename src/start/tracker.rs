@@ -1,8 +1,8 @@
 //! The process that tracks a command: its parent, which waits for its end and records it.
 //!
-//! It is another run of this program, so that it holds next to nothing of what the start has needed. `child` makes it, in a
-//! session of its own; `execute` is the last step of that, and `run` is what the new program does. It stays until nothing is
-//! left of the session of the job. All signals are blocked in it: it ends after the job, or by SIGKILL.
+//! It executes this program again, so that it keeps almost nothing of what the start needed. `child` makes it, in a
+//! session of its own; `execute` is its last step there, and `run` is what the new program does. It stays until no
+//! process of the job's session is left. All signals are blocked in it, so it ends after the job, or by SIGKILL.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::fmt::Write;
@@ -101,8 +101,8 @@ pub fn run(words: &[OsString]) -> Option<u8> {
     Some(track(boot_id, id, session, begin, notifier).map_or(FAILED, |()| 0))
 }
 
-/// Waits for the child `id`, which was started at `begin`, and records how it has ended; then for the rest of its session,
-/// and records when that is empty.
+/// Waits for the child `id`, which was started at `begin`, and records how it has ended; then for the rest of its
+/// session, and records when that is empty.
 fn track(
     boot_id: &str,
     id: JobId,

@@ -1,5 +1,5 @@
-//! The time after the start in which detach stays: until the command ends, a limit passes, or somebody at the terminal
-//! wants the prompt back. The command keeps running in any case.
+//! Watching a command after its start, until it ends, a limit passes, or a signal asks detach to return. The command
+//! keeps running in any case.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -40,8 +40,8 @@ pub enum Watched {
     Interrupted(Signal),
 }
 
-/// Those of the signals that end a wait which the caller has ignored: detach ignores them as well. To be called before the
-/// dispositions are changed.
+/// The signals that would end a wait but are ignored by the caller: detach ignores them as well. Must be called before
+/// the dispositions are changed.
 pub fn ignored_signals() -> Vec<Signal> {
     INTERRUPTS.into_iter().filter(|signal| disposition(*signal) == Disposition::Ignored).collect()
 }
@@ -50,8 +50,8 @@ pub fn ignored_signals() -> Vec<Signal> {
 struct Interrupts(SignalFd);
 
 impl Interrupts {
-    /// Those that are not among `ignored`, and SIGCHLD. They have been blocked since before the start, so none is lost; all
-    /// others, Ctrl-Z among them, take effect again.
+    /// All of them except `ignored`, and SIGCHLD. They have been blocked since before the start, so none is lost. All
+    /// other signals, such as that of Ctrl-Z, take effect again.
     fn open(ignored: &[Signal]) -> nix::Result<Self> {
         let mut awaited = SigSet::empty();
         awaited.add(Signal::SIGCHLD);

@@ -1,7 +1,7 @@
-//! A check, in debug builds alone: a process that borrows the memory of its parent (`spawn`) does not allocate.
+//! A check in debug builds: a process that borrows the memory of its parent (`spawn`) must not allocate.
 //!
-//! The integration tests run such a build, so each of their starts shows it. A process that breaks the rule reports it
-//! and is killed; then its start has failed. In a release, none of this is there.
+//! The integration tests run a debug build, so each of their starts is checked. A process that breaks the rule reports
+//! it and is killed, and its start fails. A release build contains none of this.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicI32, Ordering};

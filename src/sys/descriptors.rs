@@ -1,4 +1,4 @@
-//! Descriptors: the standard streams, and closing all that a command has not asked for.
+//! Descriptors: the standard streams, and closing those that a command does not keep.
 
 use std::fs;
 use std::io;

@@ -1,7 +1,7 @@
-//! What Rust does before `main`, as far as it is wanted.
+//! What the standard library does before `main`, reduced to what is needed here.
 //!
-//! The program begins at the C library's `main` (main.rs): the standard library's own reads /proc/self/maps to be able
-//! to report a stack overflow, which is 7 % of a start. The two things that it does besides are here.
+//! The program begins at the C library's `main` (main.rs). The standard library's own start code reads /proc/self/maps
+//! to be able to report a stack overflow, which takes 7 % of a start. The two other things that it does are done here.
 
 use std::os::fd::IntoRawFd;
 
@@ -17,12 +17,12 @@ use crate::sys::{descriptors, signals};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stdout {
     Open,
-    /// It is /dev/null now, so that no write would fail.
+    /// It is /dev/null by now, so a write to it does not fail.
     Closed,
 }
 
-/// Opens /dev/null for each standard stream that is closed, lest another file gets its number. Ignores SIGPIPE, so that a
-/// pipe that nobody reads is an error of write(2).
+/// Opens /dev/null for each standard stream that is closed, so that no other file gets its number. Ignores SIGPIPE, so
+/// that writing to a pipe without a reader is an error of write(2).
 pub fn prepare() -> nix::Result<Stdout> {
     let stdout = if descriptors::is_open(1) { Stdout::Open } else { Stdout::Closed };
     for stream in 0..=2 {

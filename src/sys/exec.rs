@@ -1,7 +1,7 @@
-//! execve(2) and its arrays of strings, prepared before there is a new process.
+//! execve(2) and its arrays of strings, prepared before the new process exists.
 //!
-//! What the arrays point to stays where it is, so that the new process only has to pass them on. Two entries are known to the
-//! new process alone: which file a shell is to run, and the value of `DETACH_JOB`. Both have their place already.
+//! The strings do not move, so the new process only passes the arrays on. Two entries are known only to the new
+//! process: the file that a shell is to run, and the value of `DETACH_JOB`. Room for both is reserved beforehand.
 
 use std::ffi::{CStr, CString, OsString, c_char};
 use std::fmt::Write;
@@ -127,8 +127,8 @@ pub fn execute(file: &CStr, arguments: StringArray, environment: StringArray) ->
     Errno::last()
 }
 
-/// Becomes the program `file`, with the environment of this process: execv(3). Takes at most 15 arguments, and allocates
-/// nothing. Returns only when that fails.
+/// Becomes the program `file`, with the environment of this process: execv(3). Takes at most 15 arguments, and
+/// allocates nothing. Returns only when that fails.
 pub fn execute_here(file: &CStr, arguments: &[&CStr]) -> Errno {
     let mut pointers = [null::<c_char>(); 16];
     if arguments.len() >= pointers.len() {

@@ -1,6 +1,6 @@
-//! Text in an array: what the new process puts together between its creation and its exec, when it must not allocate.
+//! Text in an array, for a new process that must not allocate before its exec (`spawn`).
 //!
-//! See `spawn` for the rule. Formatting a number does not allocate; neither does anything here.
+//! Formatting a number does not allocate, and neither does anything here.
 
 use std::ffi::CStr;
 use std::{fmt, io};

@@ -1,7 +1,7 @@
-//! A cell that is written once, by a process that may be killed meanwhile.
+//! A cell that is written once, by a process that may be killed while it writes.
 //!
-//! `std::sync::OnceLock` waits for a writer that has begun, and would wait forever if that writer was killed. Nothing waits
-//! here: a cell whose writer did not finish stays empty.
+//! `std::sync::OnceLock` waits for a writer that has begun, and would wait forever for one that was killed. Nothing
+//! waits here: a cell whose writer did not finish stays empty.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;

@@ -1,6 +1,6 @@
-//! What /proc says about processes. Parsers take bytes and touch no file, so that any content can be tested.
+//! What /proc says about processes. Parsers take bytes and open no file, so that any content can be tested.
 //!
-//! PIDs are reused. Within one boot, PID and start time together are not: they identify a process.
+//! PIDs are reused. Within one boot, a PID together with a start time identifies a process.
 
 use std::fs;
 use std::ops::RangeInclusive;

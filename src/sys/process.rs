@@ -1,7 +1,8 @@
-//! Processes that exist already: waiting for children, and pidfds.
+//! Existing processes: waiting for children, and pidfds.
 //!
-//! A pidfd holds a process: whatever happens to its PID, waiting and signals reach this process or none. Which process is
-//! meant is said by its identity (`proc`), or by a look at it that comes after the pidfd was opened.
+//! A pidfd always refers to the same process: a wait or a signal reaches that process or none, even if its PID is
+//! reused. Whether it is the process that is meant is checked after the pidfd was opened, by its identity (`proc`) or
+//! by another look at it.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -22,8 +23,8 @@ use crate::sys::proc::{self, Stat};
 /// From linux/pidfd.h, since Linux 6.9.
 const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
 
-/// Waits for the end of the child `pid` and removes it from the process table: waitpid(2). The status is the kernel's own:
-/// the types of nix know no real-time signals.
+/// Waits for the end of the child `pid` and removes it from the process table: waitpid(2). The status is the kernel's
+/// own: the types of nix know no real-time signals.
 pub fn reap(pid: Pid) -> nix::Result<ExitStatus> {
     let mut status = 0;
     // SAFETY: waitpid writes one number to `status`.
@@ -31,8 +32,8 @@ pub fn reap(pid: Pid) -> nix::Result<ExitStatus> {
     Ok(ExitStatus::from_raw(status))
 }
 
-/// Whether the child `pid` has ended; it stays in the process table, so that no other process gets its PID. ECHILD: it is
-/// no child of this process. See waitid(2).
+/// Whether the child `pid` has ended; it stays in the process table, so that no other process gets its PID. ECHILD: it
+/// is no child of this process. See waitid(2).
 pub fn has_child_ended(pid: Pid) -> nix::Result<bool> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;

@@ -1,7 +1,7 @@
-//! Signals: dispositions, the mask, and what is pending, as sigaction(2) and sigprocmask(2) have them.
+//! Signals: dispositions, the mask, and pending signals, as in sigaction(2) and sigprocmask(2).
 //!
-//! The calls go to the kernel itself where the C library keeps signals 32 and 33 for its threads: a command is to find
-//! these two in their default state as well.
+//! Some calls go directly to the kernel, because the C library hides signals 32 and 33, which it uses for threads. A
+//! command must find these two in their default state as well.
 
 use std::mem::MaybeUninit;
 
@@ -53,8 +53,8 @@ pub fn reset_dispositions(sigchld: Disposition) -> nix::Result<()> {
     Ok(())
 }
 
-/// Unblocks every signal, and drops those that are pending: they were sent to the process group that the child has left,
-/// or come from a limit that detach itself has met (SIGXFSZ), and were never meant for the command. POSIX drops a
+/// Unblocks every signal, and discards those that are pending: they were sent to the process group that the child has
+/// left, or come from a limit that detach itself has met (SIGXFSZ), and were never meant for the command. POSIX drops a
 /// pending signal when it is ignored.
 pub fn unblock(sigchld: Disposition) -> nix::Result<()> {
     let pending = pending_signals()?;
@@ -88,7 +88,8 @@ pub fn disposition(signal: Signal) -> Disposition {
 }
 
 /// Ends this process as `signal` would have ended it, but without a core file of detach, so that a calling shell sees
-/// that it was interrupted and stops its loop as well. Returns if the signal has no effect, as for PID 1 of a container.
+/// that it was interrupted and stops its loop as well. Returns if the signal has no effect, as for PID 1 of a
+/// container.
 pub fn die_of(signal: Signal) -> nix::Result<()> {
     set_dumpable(false)?;
     set_disposition(signal as i32, Disposition::Default)?;

@@ -1,9 +1,9 @@
-//! A child process that borrows the memory of its parent, as posix_spawn(3) and vfork(2) make it.
+//! A child process that borrows the memory of its parent, as with posix_spawn(3) and vfork(2).
 //!
-//! No page table is copied, and the parent needs no pipe to learn what happened: what the child writes, it finds in
-//! memory. The price is one rule. **Between clone and exec, the child allocates nothing, frees nothing and takes no
-//! lock**: SIGKILL may end it between any two instructions, and the parent goes on with the memory as it was left. So
-//! the child reads what was prepared, writes atomics, and calls nothing but system calls.
+//! No page table is copied, and the parent needs no pipe to learn what happened: the child writes it to memory. The
+//! price is one rule. **Between clone and exec, the child allocates nothing, frees nothing and takes no lock**: SIGKILL
+//! may end it between any two instructions, and the parent continues with the memory as it was left. So the child reads
+//! what was prepared, writes atomics, and makes nothing but system calls.
 
 use std::ffi::{c_int, c_void};
 use std::num::NonZeroUsize;

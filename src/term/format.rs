@@ -1,6 +1,6 @@
-//! Quantities for people: durations, sizes, points in time, the end of a process.
+//! Quantities for people: durations, sizes, times, the end of a process.
 //!
-//! Each gives a text for a sentence or a table. What is said with it, and where, is left to others.
+//! Each becomes text for a sentence or a table. The sentences and tables are made elsewhere.
 
 use std::env;
 use std::fs::OpenOptions;

@@ -1,6 +1,6 @@
-//! A table: in columns that fit a terminal, or separated by tabs for everything else that reads it.
+//! A table: in columns that fit a terminal, or separated by tabs for other readers.
 //!
-//! Widths are those of a terminal, where some characters take two columns and some none.
+//! Widths are those of a terminal, on which some characters take two columns and some none.
 
 use nu_ansi_term::Style;
 use unicode_width::UnicodeWidthStr;

@@ -1,4 +1,4 @@
-//! Names and paths made safe to show on a terminal, and lines made to fit it.
+//! Names and paths that are safe to show on a terminal, and lines that fit it.
 
 use std::env;
 use std::ffi::OsStr;
@@ -63,7 +63,7 @@ pub fn escape(bytes: &[u8], also: &str) -> String {
     text
 }
 
-/// Whether nobody would see anything of `name`.
+/// Whether no character of `name` can be seen.
 pub fn is_blank(name: &OsStr) -> bool {
     let is_visible = |letter: char| !letter.is_whitespace() && letter.width().is_some_and(|width| width > 0);
     let is_blank = |chunk: Utf8Chunk| chunk.invalid().is_empty() && !chunk.valid().chars().any(is_visible);

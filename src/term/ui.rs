@@ -1,7 +1,7 @@
 //! Notes and errors on stderr, data on stdout. Nothing else writes to either.
 //!
-//! A message is written with one call, and a full or closed stderr never breaks a start. Colour appears only on a
-//! terminal that wants it: <https://no-color.org>.
+//! A message is written with one call, and a full or closed stderr never makes a start fail. Colour appears only on a
+//! terminal, and only if the user wants it: <https://no-color.org>.
 
 use std::env;
 use std::fmt::Display;
@@ -37,7 +37,7 @@ impl Ui {
         Self { verbosity, is_terminal, has_colour: is_terminal && wants_colour() }
     }
 
-    /// Whether somebody sees what is written to stderr at once.
+    /// Whether stderr is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.is_terminal
     }
@@ -62,14 +62,14 @@ impl Ui {
         self.is_verbose() || self.is_terminal && self.verbosity == Verbosity::Normal
     }
 
-    /// What a person at a terminal wants to know. Scripts do not, unless they ask for it.
+    /// For a person at a terminal. Scripts get it only if they ask for it.
     pub fn note(&self, text: impl Display) {
         if self.shows_notes() {
             self.write(Style::new().dimmed(), &text.to_string());
         }
     }
 
-    /// What went wrong, although what was asked for was done.
+    /// What went wrong, although the request was carried out.
     pub fn warn(&self, text: impl Display) {
         if self.verbosity > Verbosity::Quiet {
             self.write(Color::Yellow.bold(), &format!("warning: {text}"));
@@ -93,7 +93,7 @@ impl Ui {
         write_stderr(&lines.concat());
     }
 
-    /// Why something was not done, and what to do about it.
+    /// Why something was not done, and what the user can do about it.
     pub fn failure(&self, sentence: impl Display, hint: Option<&str>) {
         self.write(Color::Red.bold(), &sentence.to_string());
         if let Some(hint) = hint {

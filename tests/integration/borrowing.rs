@@ -1,8 +1,8 @@
 //! A new process borrows the memory of its launcher until its exec: it allocates nothing, and SIGKILL may end it at any
 //! moment without harm to the launcher.
 //!
-//! Debug builds kill a borrower that allocates or frees (src/sys/allocator.rs), so every start in these tests shows that
-//! none does; here are those of every mode.
+//! Debug builds kill a borrower that allocates or frees (src/sys/allocator.rs), so every start in these tests shows
+//! that none does. Here are starts in every mode.
 
 use crate::support::killing::{MODES, are_children_listed, kill_first_processes};
 use crate::support::{Sandbox, skip};

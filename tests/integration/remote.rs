@@ -404,8 +404,8 @@ fn intern_atom(server: &mut UnixStream, name: &[u8]) -> u32 {
     u32::from_le_bytes([reply[8], reply[9], reply[10], reply[11]])
 }
 
-/// Opens an xterm with a job and, in the foreground, its control, and closes it by `close`, which is given the number of
-/// the window. The control must die, and the job keep writing.
+/// Opens an xterm with a job and, in the foreground, its control, and closes it by `close`, which is given the number
+/// of the window. The control must die, and the job keep writing.
 #[track_caller]
 fn assert_survives_xterm(close: impl FnOnce(&Display, &mut Child, u32)) {
     requires!(Xvfb, xterm);

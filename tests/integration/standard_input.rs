@@ -101,7 +101,8 @@ fn assert_script_on_stdin_is_not_eaten(shell: &Shell) {
             }
             let run = sandbox.sh(&line).exits(0);
             assert_eq!((sandbox.read("out"), sandbox.read("lines")), (String::new(), "end\n".into()), "{line}");
-            // fish reads all of a script before it runs any of it, so nothing is left to eat; the rule holds all the same.
+            // fish reads all of a script before it runs any of it, so nothing is left to eat; the rule holds all the
+            // same.
             assert!(run.stderr.contains(" redirect stdin from /dev/null"), "{line}: {run:?}");
             clean(&sandbox);
         }

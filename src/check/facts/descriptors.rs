@@ -1,7 +1,7 @@
 //! What the descriptors of a process refer to, and which processes hold the other ends of its pipes.
 //!
-//! For that, the descriptors of all processes are read, as far as they can be. No descriptor is opened: the names and
-//! device numbers in /proc say enough.
+//! For that, the descriptors of all processes are read, as far as they can be. None is opened: the names and device
+//! numbers in /proc say enough.
 
 use std::collections::BTreeMap;
 use std::fs;

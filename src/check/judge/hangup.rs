@@ -1,9 +1,9 @@
-//! When a process is sent SIGHUP, and what that does to it.
+//! When a process is sent SIGHUP, and what SIGHUP does to it.
 //!
-//! The rules are those of termios(3), setsid(2), credentials(7) and signal(7), and where these are silent, of the
-//! kernel. It sends SIGHUP to the leader of a session when the terminal closes, to the foreground process group when
-//! that leader ends, and, with SIGCONT, to a process group that is orphaned while one of its processes is stopped. Some
-//! shells send SIGHUP to their jobs as well.
+//! The rules are those of termios(3), setsid(2), credentials(7) and signal(7), and of the kernel where these are
+//! silent. The kernel sends SIGHUP to the leader of a session when its terminal closes; to the foreground process group
+//! when that leader ends; and, with SIGCONT, to a process group that is orphaned while one of its processes is stopped.
+//! Some shells send SIGHUP to their jobs as well.
 
 use nix::libc;
 
