@@ -16,6 +16,7 @@ mod run;
 mod sandbox;
 pub mod storage;
 pub mod survival;
+pub mod target;
 mod terminal;
 mod wait;
 
