@@ -84,7 +84,7 @@ impl StateDirectory {
         let mode = status.st_mode & 0o777;
         if mode & 0o077 != 0 {
             let error = refuse(&format!("other users have access to it: its mode is {mode:03o}, not 700"));
-            return Err(error.with_hint(format!("it contains the output of jobs; run: chmod 700 {}", show_path(&path))));
+            return Err(error.with_hint(format!("it contains the output of jobs; run: chmod 700 {}", show_path(path))));
         }
         Ok(Some(Self { path: path.to_owned(), directory }))
     }

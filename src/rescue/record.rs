@@ -45,14 +45,14 @@ struct Place {
     directory: StateDirectory,
     boot_id: String,
     pid_namespace: Option<u64>,
+    time_namespace: Option<u64>,
 }
 
 /// What is known of a job before it is let go of.
 pub struct Draft<'k> {
     keeper: &'k Keeper,
     id: JobId,
-    /// Whether the journal has the job already.
-    is_known: bool,
+    let_go_at_ms: u64,
     /// The error is a reason.
     journal: Result<Journal, String>,
     start: Start,
@@ -144,7 +144,7 @@ impl Keeper {
         let mut draft = Draft {
             keeper: self,
             id: known.map_or_else(|| self.identify(first), |known| *known.id()),
-            is_known: known.is_some(),
+            let_go_at_ms: now_in_ms(),
             journal: self.open_journal(),
             start: make_start(first, &name, &argv),
             log: None,
@@ -163,10 +163,11 @@ impl Keeper {
     }
 
     fn identify(&self, first: &Member) -> JobId {
-        let pid_namespace = self.place.as_ref().ok().and_then(|place| place.pid_namespace);
+        let namespaces = |place: &Place| (place.pid_namespace, place.time_namespace);
+        let (pid_namespace, time_namespace) = self.place.as_ref().map_or((None, None), namespaces);
         let age = in_ms(time_since_boot()).saturating_sub(first.stat.start_time * TICK_MS);
         let started_at_ms = now_in_ms().saturating_sub(age);
-        JobId { pid: first.pid, start_time: first.stat.start_time, pid_namespace, started_at_ms }
+        JobId { pid: first.pid, start_time: first.stat.start_time, pid_namespace, time_namespace, started_at_ms }
     }
 }
 
@@ -177,7 +178,8 @@ impl Place {
             User::Other(..) => StateDirectory::open_for(|variable| read_variable(first.pid, variable)),
         }?;
         let boot_id = proc::boot_id().map_err(Error::proc)?;
-        Ok(Self { directory, boot_id, pid_namespace: proc::visible_pid_namespace().ok() })
+        let (pid_namespace, time_namespace) = (proc::visible_pid_namespace().ok(), proc::time_namespace().ok());
+        Ok(Self { directory, boot_id, pid_namespace, time_namespace })
     }
 }
 
@@ -207,6 +209,7 @@ fn make_start(first: &Member, name: &OsStr, argv: &[OsString]) -> Start {
         directory: fs::read_link(format!("/proc/{}/cwd", first.pid)).ok().as_ref().map(Text::from),
         stdout: Stream::Discarded,
         stderr: Stream::Discarded,
+        unit: None,
     }
 }
 
@@ -264,7 +267,7 @@ impl Draft<'_> {
         let rescue = Rescue {
             session: job.session,
             group: job.group,
-            let_go_at_ms: now_in_ms(),
+            let_go_at_ms: self.let_go_at_ms,
             log: self.log.clone(),
             output: output.map(|metadata| FileId { device: metadata.dev(), inode: metadata.ino() }),
             members: job.members.iter().map(identity).collect(),
@@ -287,8 +290,8 @@ impl Draft<'_> {
     /// nothing.
     pub fn take_back(&self) {
         let (Ok(place), Ok(_rights)) = (&self.keeper.place, self.keeper.user.assume()) else { return };
-        if let (false, Ok(journal)) = (self.is_known, &self.journal) {
-            let _ = journal.append_withdrawal(&place.directory, self.id);
+        if let Ok(journal) = &self.journal {
+            let _ = journal.append_rescue_withdrawal(&place.directory, self.id, self.let_go_at_ms);
         }
         if let (true, Some(log)) = (self.is_log_new, &self.log) {
             let _ = place.directory.remove(log.as_str());

@@ -16,6 +16,7 @@ mod documents;
 mod failures;
 #[cfg(target_arch = "x86_64")]
 mod faults;
+mod guarding;
 mod hardening;
 mod hints;
 mod joining;

@@ -21,6 +21,7 @@ mod run;
 mod sandbox;
 pub mod storage;
 pub mod survival;
+pub mod target;
 mod terminal;
 #[cfg(target_arch = "x86_64")]
 pub mod tracer;
