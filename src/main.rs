@@ -25,6 +25,9 @@ use error::{Error, FAILED};
 use sys::entry::{self, Stdout};
 use term::ui::{Ui, Verbosity};
 
+#[cfg(not(target_env = "gnu"))]
+compile_error!("detach needs glibc, whose start code passes the arguments to the standard library: see `main`");
+
 /// Called by the C library, whose start code has already passed the arguments to the standard library.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[cfg_attr(test, allow(dead_code))]
@@ -56,7 +59,7 @@ fn detach(words: Vec<OsString>) -> u8 {
 
 fn run(action: Action, ui: &Ui) -> Result<u8, Error> {
     match action {
-        Action::Print(message) => cli::print(&message),
+        Action::Print(message) => cli::print(&message, ui),
         Action::Start(request) => start::start(&request, ui),
         Action::List(options) => jobs::list::list(options, ui),
         Action::Log(options) => jobs::log::show(&options, ui),

@@ -10,7 +10,7 @@ mod values;
 
 use std::error::Error as _;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::unix::ffi::OsStrExt;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -19,9 +19,8 @@ use clap::{ArgMatches, Command, FromArgMatches as _, Id};
 use crate::error::{Error, FAILED};
 use crate::jobs::{list, log, prune, stop};
 use crate::start::{Request, Sequence, Tracking, Watch};
-use crate::sys::errno;
 use crate::term::text::quote;
-use crate::term::ui::Verbosity;
+use crate::term::ui::{Ui, Verbosity, wants_colour, write_data};
 use grammar::{Mode, Start, StartLine, Typed, Volume};
 
 pub use grammar::command;
@@ -77,12 +76,16 @@ pub fn parse(words: Vec<OsString>) -> Result<(Action, Verbosity), Error> {
 }
 
 /// Prints help and version on stdout, usage errors on stderr. Returns the exit status.
-pub fn print(message: &clap::Error) -> Result<u8, Error> {
-    match message.print() {
-        _ if message.use_stderr() => Ok(FAILED),
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::step("write to stdout", errno(&error))),
-        _ => Ok(0),
+pub fn print(message: &clap::Error, ui: &Ui) -> Result<u8, Error> {
+    let text = message.render();
+    if message.use_stderr() {
+        ui.usage_error(&text.to_string(), &text.ansi().to_string());
+        return Ok(FAILED);
     }
+    let has_colour = io::stdout().is_terminal() && wants_colour();
+    let text = if has_colour { text.ansi().to_string() } else { text.to_string() };
+    write_data(&text).map_err(|error| Error::stdout(&error))?;
+    Ok(0)
 }
 
 /// Fails for everything that is not a valid start: `read` has the error for it.
@@ -101,7 +104,8 @@ fn read(words: &[OsString]) -> Result<Typed, clap::Error> {
 /// Options of a start are errors before a mode, and so is `--json` unless the mode has it.
 fn refuse_before_mode(command: &Command, matches: &ArgMatches, typed: &Typed) -> Result<(), clap::Error> {
     let Some(mode) = matches.subcommand_name() else { return Ok(()) };
-    let takes_json = matches!(typed.mode, Some(Mode::List { .. } | Mode::Check { .. }));
+    let takes_json =
+        command.find_subcommand(mode).is_some_and(|mode| mode.get_arguments().any(|arg| arg.get_id() == "json"));
     let of_start = matches.get_many::<Id>("Start").into_iter().flatten().next();
     let of_start = command.get_arguments().find(|option| Some(option.get_id()) == of_start).map(ToString::to_string);
     let json = (typed.line.json && !takes_json).then(|| "--json".to_owned());
@@ -183,9 +187,14 @@ fn invalid_value(error: &clap::Error) -> Error {
         _ => "",
     };
     let value = quote(text(ContextKind::InvalidValue).as_ref());
-    let option = text(ContextKind::InvalidArg).trim_matches(['[', ']']);
+    let argument = text(ContextKind::InvalidArg);
     let reason = error.source().map(ToString::to_string).unwrap_or_default();
-    Error::new(format!("cannot use {value} for '{option}': {reason}")).with_hint("see 'detach --help'")
+    let mut command = command();
+    command.build();
+    let takes_it = |mode: &&Command| mode.get_arguments().any(|known| known.to_string() == argument);
+    let mode = command.get_subcommands().find(takes_it).map_or(String::new(), |mode| format!("{} ", mode.get_name()));
+    let option = argument.trim_matches(['[', ']']);
+    Error::new(format!("cannot use {value} for '{option}': {reason}")).with_hint(format!("see 'detach {mode}--help'"))
 }
 
 /// An error for `--prune=30d`: to clap that word is an unknown option.

@@ -33,7 +33,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
 pub fn parse_signal(text: &str) -> Result<i32, &'static str> {
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let offset = |digits: &str| digits.parse::<u8>().ok().map(i32::from);
+    let offset = |digits: &str| is_number(digits).then(|| digits.parse::<u8>().ok()).flatten().map(i32::from);
     let number = if let Some(rest) = name.strip_prefix("RTMIN") {
         if rest.is_empty() {
             Some(libc::SIGRTMIN())
@@ -134,7 +134,7 @@ mod tests {
         }
         assert_eq!(parse_signal("RTMIN+1"), Ok(libc::SIGRTMIN() + 1));
         assert_eq!(parse_signal("sigrtmax-2"), Ok(libc::SIGRTMAX() - 2));
-        for text in ["", "0", "-9", "65", "999", "NONE", "SIG", "RTMIN+99", "RTMAX+1", "RTMIN1"] {
+        for text in ["", "0", "-9", "65", "999", "NONE", "SIG", "RTMIN+99", "RTMAX+1", "RTMIN1", "+15", "RTMIN++1"] {
             assert!(parse_signal(text).is_err(), "{text}");
         }
     }

@@ -20,10 +20,10 @@ use nix::sys::stat::umask;
 use nix::unistd::{Pid, chdir, setpgid, setsid};
 
 use crate::jobs::record::{JobId, Process, Tracker};
-use crate::start::Sequence;
 use crate::start::pidfile::HeldPidFile;
 use crate::start::plan::Plan;
 use crate::start::report::{GivenUp, Report, Role, Step};
+use crate::start::request::Sequence;
 use crate::start::streams::Redirection;
 use crate::start::tracker;
 use crate::sys::descriptors::redirect;

@@ -13,18 +13,15 @@ mod outcome;
 mod pidfile;
 mod plan;
 mod report;
+mod request;
 mod steps;
 mod streams;
 pub mod tracker;
 mod watch;
 
-use std::ffi::OsString;
-use std::os::fd::RawFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::error::Error;
@@ -34,93 +31,14 @@ use crate::start::outcome::{Started, note_steps};
 use crate::start::plan::{Plan, Steps};
 use crate::start::report::{Report, Role, Step};
 use crate::start::steps::list_taken;
-use crate::sys::signals::{self, Disposition};
+use crate::sys::signals;
 use crate::term::ui::Ui;
+
+pub use request::{Request, Sequence, Target, Tracking, Watch};
 
 /// How long a start on a terminal is watched unless `--settle` says otherwise: long enough for a program that cannot
 /// find its library or its configuration, short enough not to be noticed.
 const SETTLE_ON_TERMINAL: Duration = Duration::from_millis(100);
-
-/// What is to be started, and how: what the user typed, and no more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// The command and its arguments; never empty.
-    pub command: Vec<OsString>,
-    /// If the job is not to be named after the command.
-    pub name: Option<OsString>,
-    pub sequence: Sequence,
-    pub input: Option<Target>,
-    pub output: Option<Target>,
-    pub error: Option<Target>,
-    pub directory: Option<PathBuf>,
-    pub umask: Option<Mode>,
-    /// Descriptors to keep open.
-    pub keep: Vec<RawFd>,
-    pub sigchld: Option<Disposition>,
-    pub pidfile: Option<PathBuf>,
-    pub tracking: Tracking,
-    pub watch: Watch,
-    pub print_pid: bool,
-    pub json: bool,
-}
-
-impl Request {
-    /// The start of `command` with every default.
-    pub fn new(command: Vec<OsString>) -> Self {
-        Self {
-            command,
-            name: None,
-            sequence: Sequence::Leader,
-            input: None,
-            output: None,
-            error: None,
-            directory: None,
-            umask: None,
-            keep: Vec::new(),
-            sigchld: None,
-            pidfile: None,
-            tracking: Tracking::No,
-            watch: Watch::Default,
-            print_pid: false,
-            json: false,
-        }
-    }
-}
-
-/// What an option says about a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// `-`: leave it as it is.
-    Keep,
-    File(PathBuf),
-}
-
-/// How the process of the command comes about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sequence {
-    /// It leads a session of its own.
-    Leader,
-    /// The daemon sequence: it is in a session that no process leads.
-    Daemon,
-}
-
-/// Whether a process stays to record how the command ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tracking {
-    No,
-    Record,
-    /// With a desktop notification.
-    Notify,
-}
-
-/// How long detach stays to see whether the command fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watch {
-    /// A moment on a terminal, else not at all.
-    Default,
-    For(Duration),
-    ToTheEnd,
-}
 
 /// Starts the command. Returns the exit status of detach.
 pub fn start(request: &Request, ui: &Ui) -> Result<u8, Error> {

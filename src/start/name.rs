@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::start::Request;
+use crate::start::request::Request;
 
 /// Interpreters, without the version in their names, and their one-letter options that take no value.
 const INTERPRETERS: [(&str, &str); 9] = [

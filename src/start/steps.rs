@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
-use crate::start::Sequence;
 use crate::start::plan::Plan;
 use crate::start::report::{Note, Report, Role, Step, describe_output};
+use crate::start::request::Sequence;
 use crate::start::streams::Input;
 use crate::sys::signals::Disposition;
 use crate::term::text::{escape, shorten_home, show_path};

@@ -20,7 +20,7 @@ use nix::unistd::{Whence, isatty, lseek};
 
 use crate::error::Error;
 use crate::jobs::record::{Stream, Text};
-use crate::start::Target;
+use crate::start::request::Target;
 use crate::sys::descriptors::{is_open, standard_streams};
 use crate::sys::errno;
 

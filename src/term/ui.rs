@@ -1,4 +1,4 @@
-//! Notes and errors on stderr, data on stdout. Nothing else writes to either, except clap with its own errors and help.
+//! Notes and errors on stderr, data on stdout. Nothing else writes to either.
 //!
 //! A message is written with one call, and a full or closed stderr never makes a start fail. Colour appears only on a
 //! terminal, and only if the user wants it: <https://no-color.org>.
@@ -99,6 +99,11 @@ impl Ui {
         if let Some(hint) = hint {
             self.write(Color::Cyan.bold(), &format!("hint: {hint}"));
         }
+    }
+
+    /// An error that is laid out already, without colours and with them.
+    pub fn usage_error(&self, plain: &str, coloured: &str) {
+        write_stderr(if self.has_colour { coloured } else { plain });
     }
 
     /// `text` in the style of what matters in a note.

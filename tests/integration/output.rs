@@ -374,10 +374,20 @@ fn invalid_value_of_a_mode_is_125() {
         (&["--prune", "soon"], "cannot use 'soon' for 'DURATION': not a duration like 500ms, 2s, 1m30s or 7d"),
         (&["--prune", ""], "cannot use '' for 'DURATION': not a duration like 500ms, 2s, 1m30s or 7d"),
     ] {
-        let stderr = format!("detach: {sentence}\ndetach: hint: see 'detach --help'");
+        let stderr = format!("detach: {sentence}\ndetach: hint: see 'detach {} --help'", args[0]);
         sandbox.detach(args).fails(125, &stderr);
     }
     assert!(!sandbox.state().exists());
+}
+
+#[test]
+fn help_and_usage_errors_have_no_colour_in_a_pipe() {
+    let sandbox = Sandbox::new();
+    let run = |word: &str| Run::of(sandbox.command(DETACH).env("CLICOLOR_FORCE", "1").env_remove("NO_COLOR").arg(word));
+    assert_eq!(run("--help").succeeds(), sandbox.detach(["--help"]).succeeds());
+    let error = "error: unexpected argument '--nope' found\n\nUsage: detach [OPTION]... [--] COMMAND [ARG]...";
+    let run = run("--nope").exits(125);
+    assert!(run.stderr.starts_with(error), "{}", run.stderr);
 }
 
 #[test]
