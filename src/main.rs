@@ -29,7 +29,7 @@ use sys::entry::{self, Stdout};
 use term::ui::{Ui, Verbosity};
 
 #[cfg(not(target_env = "gnu"))]
-compile_error!("detach needs glibc, whose start code tells the standard library the arguments: see `main`");
+compile_error!("detach needs glibc, whose start code passes the arguments to the standard library: see `main`");
 
 /// Called by the C library, whose start code has already passed the arguments to the standard library.
 #[cfg_attr(not(test), unsafe(no_mangle))]
