@@ -19,6 +19,7 @@ mod hardening;
 mod hints;
 mod joining;
 mod journal;
+mod letting_go;
 mod listing;
 mod names;
 mod notification;
