@@ -21,6 +21,7 @@ mod hardening;
 mod hints;
 mod joining;
 mod journal;
+mod letting_go;
 mod listing;
 mod logout;
 mod names;

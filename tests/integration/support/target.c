@@ -100,7 +100,11 @@ static void *write_pipe(void *unused) {
     return unused;
 }
 
+static volatile int is_ready;
+
 static void *read_pipe(void *unused) {
+    while (!is_ready)
+        usleep(100);
     for (unsigned char expected = 0, byte;; expected++) {
         if (read(ends[0], &byte, 1) != 1 || byte != expected)
             __sync_fetch_and_add(&board->wrong, 1);
@@ -210,8 +214,8 @@ int main(int count_of_words, char **words) {
         sigset_t blocked;
         sigemptyset(&blocked), sigaddset(&blocked, SIGUSR2), sigprocmask(SIG_BLOCK, &blocked, NULL);
         start(write_pipe), start(read_pipe), start(send), start(spin_gently);
-        for (sigset_t none = blocked;;)
-            sigsuspend(&none);
+        for (is_ready = 1;;)
+            sigsuspend(&blocked);
     } else if (!strcmp(kind, "dead-leader")) {
         start(spin);
         pthread_exit(NULL);
