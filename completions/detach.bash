@@ -46,6 +46,7 @@ _detach() {
         [--notify]=
         [-w]= [--wait]=
         [--settle]=TIME
+        [--scope]=
         [-P]= [--print-pid]=
         [--json]=
         [-V]= [--version]=

@@ -1,4 +1,5 @@
-//! Prints the tables of the README that compare detach with its peers: survival, peers, daemon.
+//! Prints the tables of the README that compare detach with its peers: survival, logout,
+//! peers, daemon.
 //!
 //! `cargo bench --bench tables` prints all, `cargo bench --bench tables -- peers` one of them. What is measured is the
 //! same as in the tests, with which this program shares `support`.
@@ -12,10 +13,12 @@
 mod support;
 
 mod daemon;
+mod logout;
 mod peers;
 mod survival;
 
-const TABLES: [(&str, fn()); 3] = [("survival", survival::print), ("peers", peers::print), ("daemon", daemon::print)];
+const TABLES: [(&str, fn()); 4] =
+    [("survival", survival::print), ("logout", logout::print), ("peers", peers::print), ("daemon", daemon::print)];
 
 fn main() {
     // cargo adds options of its own.

@@ -32,6 +32,7 @@ mod peers;
 mod pidfile;
 mod pruning;
 mod remote;
+mod scope;
 mod sessions;
 mod standard_input;
 mod state;

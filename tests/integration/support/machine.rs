@@ -93,6 +93,15 @@ impl<'sandbox> Machine<'sandbox> {
         Run::of(self.inside("sh").args(["-ec", script])).succeeds()
     }
 
+    /// Runs a script of bash as `user`, in no session of logind: much quicker than a login.
+    #[track_caller]
+    pub fn sh_as(&self, user: &str, script: &str) -> Run {
+        let id = format!("$(id -u {user})");
+        let become_user =
+            format!("setpriv --reuid={id} --regid={id} --init-groups env HOME=/home/{user} bash -c \"$0\"");
+        Run::of(self.inside("sh").args(["-c", &format!("cd /home/{user}; exec {become_user}"), script]))
+    }
+
     /// Runs a script of bash in a login of `user`, without a terminal.
     #[track_caller]
     pub fn log_in_for(&self, user: &str, script: &str) -> Run {
@@ -110,7 +119,8 @@ impl<'sandbox> Machine<'sandbox> {
     /// Makes the service manager of `user` start now, and stay.
     #[track_caller]
     pub fn enable_lingering(&self, user: &str) {
-        self.sh(&format!("loginctl enable-linger {user}"));
+        // The second command waits until it has started.
+        self.sh(&format!("loginctl enable-linger {user}; systemctl start user@$(id -u {user})"));
     }
 
     /// Of the client, which runs on this side, only the network is that of the machine: no process stands between it and
