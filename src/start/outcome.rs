@@ -165,7 +165,7 @@ impl Started<'_> {
 
     /// How the command has ended while it was watched.
     fn report_end(&self, end: &End, ui: &Ui) {
-        let left = match self.report.session.get().map_or(0, count_in_session) {
+        let left = match self.report.session.get().and_then(count_in_session).unwrap_or(0) {
             0 => String::new(),
             1 => "; one process that it started is still running".to_owned(),
             count => format!("; {count} processes that it started are still running"),

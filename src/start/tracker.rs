@@ -143,5 +143,5 @@ fn is_empty(session: Pid) -> bool {
     if matches!(reap_any(Wait::Return), Err(Errno::ECHILD)) {
         return true;
     }
-    count_in_session(session) == 0
+    count_in_session(session) == Some(0)
 }

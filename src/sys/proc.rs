@@ -22,6 +22,8 @@ const CLOCK_ERROR: Duration = Duration::from_micros(1);
 const LONGEST_STAT: usize = 2048;
 /// 36 characters and a newline.
 const LONGEST_BOOT_ID: usize = 64;
+/// Three loads, two numbers of threads, and a PID.
+const LONGEST_LOADAVG: usize = 128;
 
 /// The start time of the calling process, in clock ticks after boot (field 22 of /proc/PID/stat). It was made between
 /// two times of [`time_since_boot`]. `None` where these leave a doubt and /proc is missing. Allocates nothing.
@@ -104,6 +106,17 @@ pub fn all_pids() -> nix::Result<Vec<Pid>> {
         pids.extend(name.to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw));
     }
     Ok(pids)
+}
+
+/// The PID that was given last in the PID namespace of this process, to a process or a thread: proc_loadavg(5).
+pub fn newest_pid() -> Option<Pid> {
+    parse_newest_pid(&read_line::<LONGEST_LOADAVG>("/proc/loadavg").ok()?)
+}
+
+/// Whether a visible process has this PID, which is not only that of a thread.
+pub fn is_process(pid: Pid) -> bool {
+    let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    status_field(&status, "Tgid").is_some_and(|leader| leader.parse() == Ok(pid.as_raw()))
 }
 
 /// All visible processes, without those that end meanwhile.
@@ -215,13 +228,21 @@ pub fn status(pid: Pid) -> Option<Status> {
     parse_status(&fs::read(format!("/proc/{pid}/status")).ok()?)
 }
 
+/// The last field: the PID.
+fn parse_newest_pid(loadavg: &[u8]) -> Option<Pid> {
+    let field = loadavg.trim_ascii_end().rsplit(|byte| *byte == b' ').next()?;
+    str::from_utf8(field).ok()?.parse().ok().map(Pid::from_raw)
+}
+
 /// The kernel escapes newlines in the name, so every line is a field.
+fn status_field<'s>(status: &'s [u8], name: &str) -> Option<&'s str> {
+    let mut lines = status.split(|byte| *byte == b'\n');
+    let line = lines.find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))?;
+    Some(str::from_utf8(line).ok()?.trim())
+}
+
 fn parse_status(status: &[u8]) -> Option<Status> {
-    let field = |name: &str| {
-        let mut lines = status.split(|byte| *byte == b'\n');
-        let line = lines.find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))?;
-        Some(str::from_utf8(line).ok()?.trim())
-    };
+    let field = |name| status_field(status, name);
     let set = |name| Some(SignalSet(u64::from_str_radix(field(name)?, 16).ok()?));
     Some(Status {
         // Real, effective, saved, file system.
@@ -341,6 +362,13 @@ mod tests {
         assert_eq!(expected.disposition(1), Handling::Caught);
         assert_eq!(expected.disposition(9), Handling::Default);
         assert_eq!(expected.disposition(2), Handling::Ignored);
+    }
+
+    #[test]
+    fn newest_pid_is_the_last_field() {
+        for (line, pid) in [("0.00 0.01 0.05 2/114 4242\n", Some(4242)), ("lxc\n", None), ("", None)] {
+            assert_eq!(parse_newest_pid(line.as_bytes()), pid.map(Pid::from_raw), "{line}");
+        }
     }
 
     #[test]
