@@ -18,7 +18,7 @@ use nix::unistd::write;
 
 use crate::error::{Error, reason};
 use crate::jobs::record::Destination;
-use crate::jobs::session::{Member, State, find_members};
+use crate::jobs::session::{Member, Search, State};
 use crate::jobs::{Choice, Job, Jobs};
 use crate::sys::errno;
 use crate::sys::process::wait_for;
@@ -119,15 +119,15 @@ fn follow_output(file: &mut File, job: &Job) -> nix::Result<()> {
     // The file that is open, whatever its name means by now.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     changes.add_watch(path.as_str(), AddWatchFlags::IN_MODIFY)?;
-    let mut looks_in_vain = 0;
-    let mut members = find_members(&[job])?;
+    let jobs = [job];
+    let mut search = Search::new(&jobs);
+    let mut members = search.look()?;
     loop {
         if members.iter().any(|member| member.process.has_ended()) || members.is_empty() {
-            members = find_members(&[job])?;
-            looks_in_vain = if members.is_empty() { looks_in_vain + 1 } else { 0 };
+            members = search.look()?;
         }
-        // Asked before the copy: what was written before the end is copied after it. A fork may slip through one look.
-        let is_last = looks_in_vain >= 2;
+        // Asked before the copy: what was written before the end is copied after it.
+        let is_last = members.is_empty() && search.is_conclusive();
         copy_rest(file)?;
         if is_last {
             return Ok(());

@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::jobs::directory::StateDirectory;
 use crate::jobs::journal::{Contents, Entry, Folded};
 use crate::jobs::record::{JobId, Record, Text};
-use crate::jobs::session::{Processes, State, find_members};
+use crate::jobs::session::{Search, State, find_states};
 use crate::sys::proc;
 use crate::term::text::{cut, quote, show_words};
 use crate::term::ui::Ui;
@@ -211,8 +211,6 @@ impl<'a> Jobs<'a> {
             jobs.journals.push(contents);
             events.push(entries);
         }
-        // After the journals: a job that was started meanwhile would seem to have ended.
-        let processes = Processes::look().map_err(Error::proc)?;
         for (journal, (contents, entries)) in jobs.journals.iter().zip(events).enumerate() {
             let is_this_boot = contents.boot_id == boot_id;
             for entry in entries {
@@ -223,13 +221,16 @@ impl<'a> Jobs<'a> {
                     contents.parse_start::<WithHost>(&entry).is_ok_and(|start| start.host != host)
                 };
                 let is_visible = is_this_boot && !is_elsewhere;
-                let state = match (is_visible, is_elsewhere) {
-                    (true, _) => processes.state_of(&entry),
-                    (false, true) if entry.end.is_none() => State::Elsewhere,
-                    (false, _) => State::Ended,
-                };
+                let may_run = is_elsewhere && entry.end.is_none();
+                let state = if may_run { State::Elsewhere } else { State::Ended };
                 jobs.known.push(Known { journal, entry, state, is_visible });
             }
+        }
+        // After the journals: a job that was started meanwhile would seem to have ended.
+        let visible = || jobs.known.iter().filter(|known| known.is_visible);
+        let states = find_states(visible().map(|known| &known.entry)).map_err(Error::proc)?;
+        for (known, state) in jobs.known.iter_mut().filter(|known| known.is_visible).zip(states) {
+            known.state = state;
         }
         // Where PIDs are few, two jobs can have one PID in one tick: then the older one has ended.
         let mut living = HashSet::new();
@@ -365,7 +366,7 @@ fn list_to_check(job: &Job) -> Result<Vec<Pid>, Error> {
     if job.state.has_first_process() {
         return Ok(vec![job.pid()]);
     }
-    let members = find_members(&[job]).map_err(Error::proc)?;
+    let members = Search::new(&[job]).look().map_err(Error::proc)?;
     let pids: Vec<Pid> = members.iter().map(|member| member.process.pid).collect();
     if pids.is_empty() { Err(job.error("check", "it has ended")) } else { Ok(pids) }
 }

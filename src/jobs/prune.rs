@@ -36,7 +36,8 @@ pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
     };
     let lock = PruneLock::take(&jobs.directory)?;
     // The processes are listed after the journal has been read: a job that was started in between is not in it.
-    let processes = Processes::look().map_err(Error::proc)?;
+    let mut processes = Processes::default();
+    processes.look().map_err(Error::proc)?;
     let pruning = Pruning { jobs: &jobs, processes, now: now_in_ms(), age: options.older_than };
     let removed: Vec<&Known> = jobs.known.iter().filter(|known| pruning.may_remove(known)).collect();
     let status = report_hidden(&pruning, ui);

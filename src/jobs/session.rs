@@ -16,6 +16,7 @@ use crate::jobs::Job;
 use crate::jobs::journal::Entry;
 use crate::jobs::record::{JobId, Rescue};
 use crate::jobs::rescued;
+use crate::sys::census::Census;
 use crate::sys::exec::JOB_VARIABLE;
 use crate::sys::proc::{self, Stat};
 use crate::sys::process::Held;
@@ -28,7 +29,7 @@ pub enum State {
     /// Its first process is stopped, by a signal or a tracer.
     Stopped,
     /// Its first process has ended, and this many processes of its session are running. If there are none, its tracking
-    /// process is about to record how the command ended.
+    /// process is about to record how the command ended, or it cannot be seen whether any is running.
     Left(usize),
     /// No process of its session is alive.
     Ended,
@@ -45,9 +46,34 @@ impl State {
     }
 }
 
+/// In a look in which none was found, a process may have been missed. Then there is another, but not for ever: processes
+/// may be made all the time.
+pub const MOST_LOOKS: usize = 100;
+/// Between two looks.
+const TIME_BETWEEN_LOOKS: Duration = Duration::from_micros(500);
+
+/// What has become of these jobs of this boot and this PID namespace.
+pub fn find_states<'e>(entries: impl Iterator<Item = &'e Entry>) -> nix::Result<Vec<State>> {
+    let mut states: Vec<(&Entry, Option<State>)> = entries.map(|entry| (entry, None)).collect();
+    let mut processes = Processes::default();
+    for _ in 0..MOST_LOOKS {
+        processes.look()?;
+        for (entry, state) in states.iter_mut().filter(|(_, state)| state.is_none()) {
+            *state = processes.state_of(entry);
+        }
+        if states.iter().all(|(_, state)| state.is_some()) {
+            break;
+        }
+    }
+    // Not known to have ended.
+    Ok(states.into_iter().map(|(_, state)| state.unwrap_or(State::Left(0))).collect())
+}
+
 /// All processes that can be seen, at one moment: which there are, and in which sessions. Anything else is read from
 /// /proc where it is needed, which takes a hundred times as long as getsid(2).
+#[derive(Default)]
 pub struct Processes {
+    census: Census,
     pids: HashSet<Pid>,
     by_session: HashMap<Pid, Vec<Pid>>,
     /// Whether there are no others.
@@ -55,31 +81,42 @@ pub struct Processes {
 }
 
 impl Processes {
-    pub fn look() -> nix::Result<Self> {
-        let mut processes = Self { pids: HashSet::new(), by_session: HashMap::new(), are_all: proc::shows_all() };
-        for pid in proc::all_pids()? {
+    /// Takes the place of the look before.
+    pub fn look(&mut self) -> nix::Result<()> {
+        self.pids.clear();
+        self.by_session.clear();
+        self.are_all = proc::shows_all();
+        for pid in self.census.pass()? {
             // One that has ended since is left out.
             if let Ok(session) = getsid(Some(pid)) {
-                processes.pids.insert(pid);
-                processes.by_session.entry(session).or_default().push(pid);
+                self.pids.insert(pid);
+                self.by_session.entry(session).or_default().push(pid);
             }
         }
-        Ok(processes)
+        Ok(())
     }
 
-    /// What has become of a job of this boot and this PID namespace.
-    pub fn state_of(&self, entry: &Entry) -> State {
+    /// What has become of a job of this boot and this PID namespace; `None` where it seems to have ended, but a process of
+    /// it may have been missed.
+    fn state_of(&self, entry: &Entry) -> Option<State> {
         match self.find(entry.id.pid, entry.id.start_time) {
-            Some(stat) if stat.is_stopped() => State::Stopped,
-            Some(_) => State::Running,
+            Some(stat) if stat.is_stopped() => Some(State::Stopped),
+            Some(_) => Some(State::Running),
             None => match self.count_left(entry) {
+                0 if !self.show_session(entry.process.session) => None,
                 // How it ended will be recorded in a moment.
-                0 if self.may_hide(entry) => State::Hidden,
-                0 if entry.end.is_none() && self.is_tracked(entry) => State::Left(0),
-                0 => State::Ended,
-                count => State::Left(count),
+                0 if self.may_hide(entry) => Some(State::Hidden),
+                0 if entry.end.is_none() && self.is_tracked(entry) => Some(State::Left(0)),
+                0 => Some(State::Ended),
+                count => Some(State::Left(count)),
             },
         }
+    }
+
+    /// Whether no process of this session is missing. One that has ended since the look may have made another.
+    fn show_session(&self, session: Pid) -> bool {
+        let mut members = self.by_session.get(&session).into_iter().flatten();
+        self.census.is_complete() && (members.all(|pid| proc::is_alive(*pid)) || self.census.is_current())
     }
 
     fn count_left(&self, entry: &Entry) -> usize {
@@ -209,12 +246,17 @@ fn may_have_environment(pid: Pid) -> bool {
     !is_known_to_be_empty && proc::is_alive(pid)
 }
 
-/// How many living processes are in the session of this number, whosever they are; `None` where none is visible, but
-/// /proc does not show all.
+/// How many living processes are in the session of this number, whosever they are; `None` if that cannot be told.
 pub fn count_in_session(session: Pid) -> Option<usize> {
     let is_in_it = |pid: &Pid| getsid(Some(*pid)) == Ok(session) && proc::is_alive(*pid);
-    let count = proc::all_pids().ok()?.iter().filter(|pid| is_in_it(pid)).count();
-    (count > 0 || proc::shows_all()).then_some(count)
+    let mut census = Census::default();
+    for _ in 0..MOST_LOOKS {
+        let count = census.pass().ok()?.filter(is_in_it).count();
+        if count > 0 || census.is_complete() {
+            return (count > 0 || proc::shows_all()).then_some(count);
+        }
+    }
+    None
 }
 
 /// Whether a process of the job may live that /proc does not show, although it shows none of them. Its first process
@@ -262,9 +304,9 @@ pub struct Member {
 /// A process counts if it is the first of the job, or if its environment says that it belongs to the job. The others of
 /// the session count as well if such a process is still alive after they have been held: then the session has been the
 /// job's all the time.
-pub fn find_members(jobs: &[&Job]) -> nix::Result<Vec<Member>> {
+fn find_members(jobs: &[&Job], census: &mut Census) -> nix::Result<Vec<Member>> {
     let mut found: Vec<(Member, Belonging)> = Vec::new();
-    for pid in proc::all_pids()? {
+    for pid in census.pass()? {
         let Ok(session) = getsid(Some(pid)) else { continue };
         let may_have_it = |job: &Job| match &job.record.rescue {
             None => job.record.session == session,
@@ -296,18 +338,58 @@ pub fn find_members(jobs: &[&Job]) -> nix::Result<Vec<Member>> {
     Ok(found.into_iter().filter_map(counts).collect())
 }
 
-/// Waits until no process is left in the sessions of these jobs, at most until `deadline`. Returns what is left.
-pub fn wait_for_end(jobs: &[&Job], deadline: Option<Instant>) -> nix::Result<Vec<Member>> {
-    // A fork may slip through one look: the new process comes into the part of /proc that has been read.
-    let mut looks_in_vain = 0;
-    while looks_in_vain < 2 && !jobs.is_empty() {
-        let living = find_members(jobs)?;
-        looks_in_vain = if living.is_empty() { looks_in_vain + 1 } else { 0 };
-        for member in &living {
+/// Looks for the living processes of jobs, again and again.
+pub struct Search<'a> {
+    jobs: &'a [&'a Job],
+    census: Census,
+    was_empty: bool,
+    is_conclusive: bool,
+}
+
+impl<'a> Search<'a> {
+    pub fn new(jobs: &'a [&'a Job]) -> Self {
+        Self { jobs, census: Census::default(), was_empty: false, is_conclusive: false }
+    }
+
+    pub fn look(&mut self) -> nix::Result<Vec<Member>> {
+        let members = find_members(self.jobs, &mut self.census)?;
+        self.is_conclusive = self.census.is_complete() && (self.was_empty || !members.is_empty());
+        self.was_empty = members.is_empty();
+        Ok(members)
+    }
+
+    /// Whether the last look has missed no process, so that the jobs have ended if it has found none.
+    pub fn is_conclusive(&self) -> bool {
+        self.is_conclusive
+    }
+}
+
+/// What is left of jobs.
+pub struct Left {
+    pub members: Vec<Member>,
+    /// Whether there are no others.
+    pub are_all: bool,
+}
+
+/// Waits until no process is left in the sessions of these jobs, at most until `deadline`.
+pub fn wait_for_end(jobs: &[&Job], deadline: Option<Instant>) -> nix::Result<Left> {
+    let mut search = Search::new(jobs);
+    let mut late_looks = 0;
+    loop {
+        let members = search.look()?;
+        let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        late_looks += usize::from(is_late);
+        let are_all = search.is_conclusive();
+        if are_all && (members.is_empty() || is_late) || late_looks > MOST_LOOKS {
+            return Ok(Left { members, are_all });
+        }
+        if members.is_empty() {
+            sleep(TIME_BETWEEN_LOOKS);
+        }
+        for member in members {
             if !member.process.wait(deadline)? {
-                return find_members(jobs);
+                break;
             }
         }
     }
-    Ok(Vec::new())
 }

@@ -12,7 +12,7 @@ use nix::libc;
 use nix::unistd::Pid;
 
 use crate::error::{Error, FAILED, reason};
-use crate::jobs::session::{State, find_departed, find_members, wait_for_end};
+use crate::jobs::session::{MOST_LOOKS, Search, State, find_departed, wait_for_end};
 use crate::jobs::{Choice, Job, Jobs, parse_pid};
 use crate::sys::process::raise_descriptor_limit;
 use crate::term::format::{show_duration, signal_name};
@@ -20,9 +20,9 @@ use crate::term::text::quote;
 use crate::term::ui::Ui;
 
 const VERB: &str = "stop";
-/// How often to look for processes that keep forking.
-const MOST_LOOKS: usize = 100;
-/// SIGKILL takes effect at once, except on a process that waits for a device or a file server.
+/// Where no process of a job was found, but one may have been missed in each look.
+const UNCLEAR: &str = "too many processes are being started to tell whether it has ended";
+/// SIGKILL takes effect at once, except for a process that waits for a device or a file server.
 const TIME_TO_DIE: Duration = Duration::from_secs(5);
 
 /// What is asked for.
@@ -144,27 +144,30 @@ fn describe_ended(job: &Job) -> String {
 fn ask(job: &Job, how: How) -> Result<bool, Error> {
     job.check_visible(VERB)?;
     let failed = |errno| refuse(job, errno);
-    match how {
+    let sent = match how {
         How::End(_) => {
-            let is_sent = signal(job, Reach::Session, libc::SIGTERM).map_err(failed)?;
+            let sent = signal(job, Reach::Session, libc::SIGTERM).map_err(failed)?;
             // A stopped process sees the signal only when it is continued.
             signal(job, Reach::Session, libc::SIGCONT).map_err(failed)?;
-            Ok(is_sent)
+            sent
         }
-        How::Signal(number) => signal(job, Reach::Group, number).map_err(failed),
+        How::Signal(number) => signal(job, Reach::Group, number).map_err(failed)?,
+    };
+    match sent {
+        Sent::ToSome => Ok(true),
+        Sent::ToNone => Ok(false),
+        Sent::Unclear => Err(job.error(VERB, UNCLEAR)),
     }
 }
 
 /// Waits until all sessions are empty, and kills what is left of them after `grace`.
 fn end(jobs: &[&Job], grace: Duration, ui: &Ui, fail: &mut impl FnMut(&Error)) -> Result<(), Error> {
-    let left = wait_for_end(jobs, Instant::now().checked_add(grace)).map_err(Error::proc)?;
-    let left: Vec<Vec<Pid>> = jobs
-        .iter()
-        .enumerate()
-        .map(|(number, _)| left.iter().filter(|member| member.job == number).map(|member| member.process.pid).collect())
-        .collect();
+    let late = wait_for_end(jobs, Instant::now().checked_add(grace)).map_err(Error::proc)?;
+    let late_of = |number| late.members.iter().filter(move |member| member.job == number);
+    let left: Vec<Vec<Pid>> =
+        (0..jobs.len()).map(|number| late_of(number).map(|member| member.process.pid).collect()).collect();
     for (job, left) in jobs.iter().zip(&left) {
-        if !left.is_empty()
+        if !(left.is_empty() && late.are_all)
             && let Err(errno) = signal(job, Reach::Session, libc::SIGKILL)
         {
             fail(&refuse(job, errno));
@@ -173,10 +176,12 @@ fn end(jobs: &[&Job], grace: Duration, ui: &Ui, fail: &mut impl FnMut(&Error)) -
     let undead = wait_for_end(jobs, Instant::now().checked_add(TIME_TO_DIE)).map_err(Error::proc)?;
     for (number, (job, left)) in jobs.iter().zip(left).enumerate() {
         let (grace, count) = (show_duration(grace), left.len());
-        if undead.iter().any(|member| member.job == number) {
+        if undead.members.iter().any(|member| member.job == number) {
             fail(&job.error(VERB, &format!("it is still running {} after SIGKILL", show_duration(TIME_TO_DIE))));
         } else if let Err(error) = job.check_ended(VERB) {
             fail(&error);
+        } else if !undead.are_all {
+            fail(&job.error(VERB, UNCLEAR));
         } else if left.contains(&job.pid()) {
             let (others, were) = match count - 1 {
                 0 => (String::new(), "was"),
@@ -212,12 +217,24 @@ enum Reach {
     Session,
 }
 
-/// Sends a signal to all within `reach`, and returns whether there were any. Fails when none could be signalled.
-fn signal(job: &Job, reach: Reach, signal: i32) -> nix::Result<bool> {
+/// Whether anything got a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    ToSome,
+    /// Nothing is left.
+    ToNone,
+    /// Nothing was found.
+    Unclear,
+}
+
+/// Sends a signal to all within `reach`. Fails when none could be signalled.
+fn signal(job: &Job, reach: Reach, signal: i32) -> nix::Result<Sent> {
     let mut known = HashSet::new();
     let (mut is_sent, mut refusal) = (false, None);
+    let jobs = [job];
+    let mut search = Search::new(&jobs);
     for _ in 0..MOST_LOOKS {
-        let members = find_members(&[job])?;
+        let members = search.look()?;
         let command =
             members.iter().find(|member| (member.process.pid, member.start_time) == (job.pid(), job.id().start_time));
         let is_first_look = known.is_empty();
@@ -249,10 +266,15 @@ fn signal(job: &Job, reach: Reach, signal: i32) -> nix::Result<bool> {
             }
         }
         // A group that got the signal at once has no more members that have not got it.
-        if !is_new || has_group && reach == Reach::Group {
+        if !is_new && search.is_conclusive() || has_group && reach == Reach::Group {
             break;
         }
     }
     // As with kill(2) and a group: one process that could be signalled is enough.
-    refusal.filter(|_| !is_sent).map_or(Ok(is_sent || !known.is_empty()), Err)
+    match refusal {
+        Some(errno) if !is_sent => Err(errno),
+        _ if is_sent || !known.is_empty() => Ok(Sent::ToSome),
+        _ if search.is_conclusive() => Ok(Sent::ToNone),
+        _ => Ok(Sent::Unclear),
+    }
 }

@@ -5,6 +5,7 @@
 
 #[cfg(debug_assertions)]
 mod allocator;
+pub mod census;
 pub mod descriptors;
 pub mod entry;
 pub mod exec;

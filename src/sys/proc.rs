@@ -23,6 +23,8 @@ const CLOCK_ERROR: Duration = Duration::from_micros(1);
 const LONGEST_STAT: usize = 2048;
 /// 36 characters and a newline.
 const LONGEST_BOOT_ID: usize = 64;
+/// Three loads, two numbers of threads, and a PID.
+const LONGEST_LOADAVG: usize = 128;
 
 /// The start time of the calling process, in clock ticks after boot (field 22 of /proc/PID/stat). It was made between
 /// two times of [`time_since_boot`]. `None` where these leave a doubt and /proc is missing. Allocates nothing.
@@ -121,6 +123,17 @@ pub fn all_pids() -> nix::Result<Vec<Pid>> {
         pids.extend(name.to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw));
     }
     Ok(pids)
+}
+
+/// The PID that was given last in the PID namespace of this process, to a process or a thread: proc_loadavg(5).
+pub fn newest_pid() -> Option<Pid> {
+    parse_newest_pid(&read_line::<LONGEST_LOADAVG>("/proc/loadavg").ok()?)
+}
+
+/// Whether a visible process has this PID, which is not only that of a thread.
+pub fn is_process(pid: Pid) -> bool {
+    let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    status_field(&status, "Tgid").is_some_and(|leader| leader.parse() == Ok(pid.as_raw()))
 }
 
 /// All visible processes, without those that end meanwhile.
@@ -240,6 +253,12 @@ impl Status {
 /// Reads /proc/PID/status; `None` when there is no such process, or none that is visible.
 pub fn status(pid: Pid) -> Option<Status> {
     parse_status(&fs::read(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// The last field: the PID.
+fn parse_newest_pid(loadavg: &[u8]) -> Option<Pid> {
+    let field = loadavg.trim_ascii_end().rsplit(|byte| *byte == b' ').next()?;
+    str::from_utf8(field).ok()?.parse().ok().map(Pid::from_raw)
 }
 
 /// A field of /proc/PID/status. The kernel escapes newlines in the name, so every line is a field.
@@ -381,6 +400,13 @@ mod tests {
         assert_eq!(expected.disposition(1), Handling::Caught);
         assert_eq!(expected.disposition(9), Handling::Default);
         assert_eq!(expected.disposition(2), Handling::Ignored);
+    }
+
+    #[test]
+    fn newest_pid_is_the_last_field() {
+        for (line, pid) in [("0.00 0.01 0.05 2/114 4242\n", Some(4242)), ("lxc\n", None), ("", None)] {
+            assert_eq!(parse_newest_pid(line.as_bytes()), pid.map(Pid::from_raw), "{line}");
+        }
     }
 
     #[test]

@@ -1,0 +1,103 @@
+//! All processes, counted so that none is missed.
+//!
+//! One pass over /proc can miss a process: it is made, behind the place that has been read, by one that has ended when the
+//! pass comes to it. PIDs are given in ascending order, and the newest is known, so each pass ends with the processes that
+//! have been made since the pass before it began. What none of the two shows is a process that was only being made when
+//! the first began. Its parent lives until it can be seen: where the first pass has found no parent alive, the second
+//! shows the child.
+
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
+use std::vec;
+
+use nix::unistd::Pid;
+
+use crate::sys::proc;
+
+/// So many PIDs may have been given since the pass before.
+const MOST_NEW: i32 = 10_000;
+/// So often the newest PID may change at the end of a pass.
+const MOST_ROUNDS: usize = 1000;
+/// So many passes must agree where the newest PID is not known.
+const PASSES_THAT_AGREE: usize = 4;
+
+/// What one pass over all processes leaves for the next.
+#[derive(Default)]
+pub struct Census {
+    passes: usize,
+    /// The newest PID when the last pass began.
+    begun_at: Option<Pid>,
+    /// The newest PID when the last pass ended, if that went through all that had been made until then.
+    ended_at: Option<Pid>,
+}
+
+impl Census {
+    /// The PIDs of all visible processes. Whoever looks at a process must do so before asking for the next.
+    pub fn pass(&mut self) -> nix::Result<Pass<'_>> {
+        let begun_at = proc::newest_pid();
+        let listed = proc::all_pids()?;
+        let since = self.begun_at.or(begun_at);
+        self.passes += 1;
+        self.begun_at = begun_at;
+        self.ended_at = None;
+        let is_new = |pid: &&Pid| Some(**pid) > since;
+        let known = listed.iter().filter(is_new).copied().collect();
+        #[allow(clippy::reversed_empty_ranges)] // none yet
+        Ok(Pass { census: self, listed: listed.into_iter(), known, new: 1..=0, seen: since, rounds: 0 })
+    }
+
+    /// Whether a process that was looked for in the last two passes and was found in neither has ended.
+    pub fn is_complete(&self) -> bool {
+        match self.begun_at {
+            Some(_) => self.passes > 1 && self.ended_at.is_some(),
+            None => self.passes >= PASSES_THAT_AGREE,
+        }
+    }
+
+    /// Whether no process has been made since the last pass.
+    pub fn is_current(&self) -> bool {
+        self.ended_at == proc::newest_pid()
+    }
+}
+
+/// A pass over all processes: those that /proc lists, then those that have been made meanwhile.
+pub struct Pass<'a> {
+    census: &'a mut Census,
+    listed: vec::IntoIter<Pid>,
+    /// Those of the listed that have been made since the pass before.
+    known: HashSet<Pid>,
+    new: RangeInclusive<i32>,
+    /// The newest PID that `new` goes to.
+    seen: Option<Pid>,
+    rounds: usize,
+}
+
+impl Iterator for Pass<'_> {
+    type Item = Pid;
+
+    fn next(&mut self) -> Option<Pid> {
+        if let Some(pid) = self.listed.next() {
+            return Some(pid);
+        }
+        loop {
+            let mut unknown = (&mut self.new).map(Pid::from_raw).filter(|pid| !self.known.contains(pid));
+            // Threads have PIDs as well.
+            if let Some(pid) = unknown.find(|pid| proc::is_process(*pid)) {
+                return Some(pid);
+            }
+            let (seen, newest) = (self.seen?, proc::newest_pid()?);
+            if newest == seen {
+                self.census.ended_at = Some(newest);
+                return None;
+            }
+            let count = newest.as_raw() - seen.as_raw();
+            self.rounds += 1;
+            // The numbers begin anew, or there are too many.
+            if !(0..MOST_NEW).contains(&count) || self.rounds > MOST_ROUNDS {
+                return None;
+            }
+            self.new = seen.as_raw() + 1..=newest.as_raw();
+            self.seen = Some(newest);
+        }
+    }
+}
