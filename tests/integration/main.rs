@@ -16,6 +16,7 @@ mod documents;
 mod failures;
 mod hardening;
 mod hints;
+mod job_tables;
 mod joining;
 mod journal;
 mod listing;
