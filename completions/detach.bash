@@ -58,7 +58,8 @@ _detach() {
         ['--check --json']=
     )
     # The kind of the words after each mode.
-    local -A words=([--list]=NOTHING [--log]=LOG [--join]=JOB [--stop]=JOB [--prune]=AGE [--pid]=PROCESS [--check]=PID)
+    local -A words=([--list]=NOTHING [--log]=LOG [--join]=JOB [--stop]=JOB [--prune]=AGE [--pid]=PROCESS [--check]=PID
+        [--init]=SHELL)
     local cur=$2 rest=$COMP_LINE word='' want='' first=0 begun='' mode='' ended='' letters offers='' i
     for word in "${!words[@]}" ''; do
         for i in -q --quiet -v --verbose -h --help; do
@@ -124,9 +125,16 @@ _detach() {
             [[ ! $cur || $cur == *[!0-9]* ]] || COMPREPLY+=($(compgen -W "$(ps -e -o pid=)" -- "$cur"))
             ;;
         PROCESS) COMPREPLY=($(compgen -W "$(ps -U "$EUID" -o pid=)" -- "$cur")) ;;
+        SHELL) COMPREPLY=($(compgen -W 'bash zsh fish' -- "$cur")) ;;
         ?*) ;;
         *)
-            if [[ ! $begun && $cur == -* ]]; then
+            if [[ $cur == %* ]] && ((COMP_CWORD == first)) && declare -F detach >/dev/null; then
+                # The function of --init takes jobs of the shell, by number and by name.
+                while IFS='[]' read -r word i word; do
+                    [[ ! $i ]] || offers+=" %$i"
+                done < <(jobs)
+                COMPREPLY=($(compgen -W "$offers" -- "$cur") $(compgen -P % -A job -- "${cur#%}"))
+            elif [[ ! $begun && $cur == -* ]]; then
                 for word in "${!takes[@]}"; do
                     if [[ $mode && $word == "$mode "* ]]; then
                         offers+=" ${word#* }"

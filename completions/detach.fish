@@ -49,10 +49,17 @@ function __detach_words
         case --check
             __detach_jobs
             __fish_complete_pids
+        case --init
+            printf '%s\n' bash zsh fish
         case '*'
             set -l typed (commandline -opc)
             argparse --stop-nonopt $__detach_options -- $typed[2..] 2>/dev/null
             or return
+            # The function of --init takes jobs of the shell.
+            if not set -q argv[1]; and string match --quiet -- '%*' (commandline -ct); and functions --query detach
+                builtin jobs | string replace --regex '^([0-9]+)\t(?:[^\t]*\t){3}' '%$1\t'
+                return
+            end
             set -l line
             for word in $argv
                 set -a line (string escape -- $word)
@@ -102,7 +109,7 @@ function __detach_option --argument-names option
 end
 
 set -g __detach_options
-set -g __detach_modes --list --log --join --stop --prune --pid --check
+set -g __detach_modes --list --log --join --stop --prune --pid --check --init
 complete -c detach -f -a '(__detach_words)'
 __detach_option F/full -d 'Perform the complete daemon sequence'
 __detach_option o/output= -rF -d 'Append stdout and stderr to FILE'
@@ -133,6 +140,7 @@ complete -c detach -n __detach_in_start -l stop -d 'Stop jobs: send SIGTERM, the
 complete -c detach -n __detach_in_start -l prune -d 'Remove the records and logs of jobs that ended'
 complete -c detach -n __detach_in_start -l pid -d 'Let go of a job that runs without detach'
 complete -c detach -n __detach_in_start -l check -d 'Predict whether a process would survive, and explain why'
+complete -c detach -n __detach_in_start -l init -d "Print a shell function, for 'detach %1' and --check"
 
 for mode in $__detach_modes
     complete -c detach -n "__detach_in_mode $mode" -s q -l quiet -d 'Print nothing but errors'

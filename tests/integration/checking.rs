@@ -7,47 +7,11 @@ use std::fs;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::support::scene::PROGRAM;
 use crate::support::{
-    DETACH, Process, Run, Sandbox, Terminal, await_prediction, await_result, eventually, predict, process_named_in,
-    repeat_until_shell_ends, sleeper,
+    DETACH, Event, Process, QUIET, Run, Sandbox, Scene, Terminal, assert_came_true, await_prediction, eventually,
+    predict, process_named_in, sleeper,
 };
-
-/// Writes its PID to the file named by its argument and wakes up often. As `catcher` it has a handler for SIGHUP.
-const PROGRAM: &str = r#"#!/usr/bin/perl
-my ($kind, $file) = @ARGV;
-alarm 300;
-$SIG{HUP} = sub { } if $kind eq 'catcher';
-open my $ready, '>', "$file.new" or die;
-print $ready "$$\n";
-close $ready;
-rename "$file.new", $file or die;
-select undef, undef, undef, 0.02 while 1;
-"#;
-
-const QUIET: &str = "< /dev/null > /dev/null 2>&1";
-
-/// Asserts that the predicted outcome has happened.
-#[track_caller]
-fn assert_came_true(outcome: &str, process: &Process, what: &str) {
-    match outcome {
-        "ends" => await_result(|| if process.is_dead() { Ok(()) } else { Err(format!("{what} lives")) }),
-        "survives" => {
-            // It has to wake up a few times, unless it has ended.
-            let before = process.switches();
-            eventually(|| process.is_dead() || process.switches() > before.map(|count| count + 4));
-            assert!(process.is_alive(), "{what} has ended");
-        }
-        _ => assert_eq!(outcome, "perhaps", "{what}"),
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Event {
-    Close,
-    Exit,
-    /// Kills the shell: no `exit` can be typed while a job is in the foreground.
-    Kill,
-}
 
 /// A way to start a program: its name, a command line in which `{}` stands for the program, and the predictions.
 type Way = (&'static str, String, [&'static str; 2]);
@@ -77,43 +41,6 @@ fn ways(shell: &str) -> Vec<Way> {
         ways.push(("pipe", "{} 2>&1 < /dev/null | cat &".into(), ["perhaps", "perhaps"]));
     }
     ways
-}
-
-struct Scene {
-    sandbox: Sandbox,
-    terminal: Terminal,
-}
-
-impl Scene {
-    fn open(program: &[&str]) -> Self {
-        let sandbox = Sandbox::new();
-        sandbox.script("program", PROGRAM);
-        let terminal = Terminal::open_with(&sandbox, program);
-        Self { sandbox, terminal }
-    }
-
-    /// Runs the command line `line`, in which `{}` stands for the program and `{file}` for the file with its PID.
-    fn start(&mut self, name: &str, line: &str) -> Process {
-        let file = self.sandbox.path(&format!("{}.pid", name.replace([' ', '&'], "_")));
-        let program = self.sandbox.path("work/program");
-        let command = |kind: &str| format!("{} {kind} {}", program.display(), file.display());
-        let line = line.replace("{catcher}", &command("catcher")).replace("{}", &command("plain"));
-        let line = line.replace("{file}", &file.display().to_string());
-        self.terminal.start(&line, &file)
-    }
-
-    fn let_happen(&mut self, event: Event) {
-        match event {
-            Event::Close => self.terminal.hang_up(),
-            Event::Exit => repeat_until_shell_ends(&mut self.terminal, |terminal| terminal.type_line("exit")),
-            Event::Kill => self.terminal.shell.signal(Signal::SIGKILL),
-        }
-        eventually(|| self.terminal.is_shell_dead());
-        if event != Event::Close {
-            // A terminal emulator closes its window when the shell has ended.
-            self.terminal.hang_up();
-        }
-    }
 }
 
 fn assert_predictions_come_true(shell: &str, program: &[&str]) {

@@ -19,6 +19,7 @@ mod faults;
 mod guarding;
 mod hardening;
 mod hints;
+mod job_tables;
 mod joining;
 mod journal;
 mod letting_go;

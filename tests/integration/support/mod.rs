@@ -2,8 +2,8 @@
 //!
 //! A `Sandbox` is a home directory for one test and ends everything started in it. A `Terminal` has a shell in it and
 //! can hang up. A `Process` is read from /proc, a `Run` is a program that has ended, `eventually` takes the place of
-//! sleep, and `requires!` skips a test that cannot run here. `Survival`, `peers` and `Prediction` hold the experiments
-//! that several test modules and the table printer (`benches/tables`) share.
+//! sleep, and `requires!` skips a test that cannot run here. `Survival`, `peers`, `Prediction` and `Scene` hold the
+//! experiments that several test modules and the table printer (`benches/tables`) share.
 
 #[macro_use]
 mod requirements;
@@ -19,6 +19,7 @@ mod prediction;
 mod process;
 mod run;
 mod sandbox;
+pub mod scene;
 pub mod storage;
 pub mod survival;
 pub mod target;
@@ -38,7 +39,8 @@ pub use process::{Process, all_pids, process_named_in, sleeper};
 pub use requirements::{are_met, skip};
 pub use run::Run;
 pub use sandbox::Sandbox;
-pub use terminal::{Terminal, repeat_until_shell_ends};
+pub use scene::{Event, QUIET, Scene, assert_came_true};
+pub use terminal::Terminal;
 pub use wait::{await_result, eventually};
 
 /// The program under test.
