@@ -27,14 +27,13 @@ or the connection is lost. Return as soon as the start has succeeded or failed."
 
 const USAGE: &str = "\
 detach [OPTION]... [--] COMMAND [ARG]...
-       detach --list | --log [JOB] | --join [JOB]... | --stop JOB...
-       detach --prune [DURATION] | --check [PID|JOB]...
-       detach --pid PID... | --init SHELL";
+       detach MODE [OPTION]... [ARG]...";
 
 const AFTER_HELP: &str = "\
 Examples:
   detach clion                  Start a program that outlives its terminal
   detach -o build.log make -j8  Append the output of make to a file
+  detach --log -f make          Follow the output of the job called make
 
 Output that would go to a terminal, a pipe or a socket goes to the job's log.
 DURATION is, for example, 500ms, 2s or 1m30s; a bare number means seconds.

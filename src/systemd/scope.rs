@@ -180,7 +180,7 @@ mod tests {
             ("Call failed: Unit x.scope already exists.\n", "Unit x.scope already exists."),
             ("a\nb\n", "b"),
             ("\n", "busctl has failed"),
-            ("\x1b[2J", "\\e[2J"),
+            ("\x1b[2J", "\\x1b[2J"),
         ] {
             assert_eq!(find_reason(stderr.as_bytes()), reason);
         }

@@ -424,8 +424,7 @@ fn file_size_limit_does_not_kill_the_command() {
 /// What clap writes after a usage error.
 const USAGE: &str = "\n\
     Usage: detach [OPTION]... [--] COMMAND [ARG]...\n       \
-    detach --list | --log [JOB] | --join [JOB]... | --stop JOB...\n       \
-    detach --prune [DURATION] | --check [PID|JOB]...\n";
+    detach MODE [OPTION]... [ARG]...\n";
 
 #[test]
 fn wrong_usage_is_125() {

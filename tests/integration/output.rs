@@ -309,11 +309,7 @@ fn usage(mode: &str) -> &str {
         "--stop" => "detach --stop [OPTION]... JOB...\n       detach --stop --all [OPTION]... [NAME]...",
         "--prune" => "detach --prune [OPTION]... [DURATION]",
         "--check" => "detach --check [OPTION]... [PID|JOB]...",
-        _ => {
-            "detach [OPTION]... [--] COMMAND [ARG]...\n       \
-             detach --list | --log [JOB] | --join [JOB]... | --stop JOB...\n       \
-             detach --prune [DURATION] | --check [PID|JOB]..."
-        }
+        _ => "detach [OPTION]... [--] COMMAND [ARG]...\n       detach MODE [OPTION]... [ARG]...",
     }
 }
 
