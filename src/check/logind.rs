@@ -45,7 +45,7 @@ impl ServiceManager {
     }
 }
 
-/// The user who has logged in: the one in the name of the control group, whatever user the process has become since;
+/// The user who logged in: the one in the name of the control group, even if the process has changed its user since;
 /// else the user of the process.
 pub fn login_user(control_group: Option<&[u8]>, status: Option<&Status>) -> Option<u32> {
     let number = |part: &[u8]| {

@@ -227,7 +227,7 @@ fn path_of_directory() -> Result<PathBuf, Error> {
 }
 
 /// `$XDG_STATE_HOME`, else `~/.local/state`: the XDG Base Directory Specification, which says that a relative path is
-/// to be ignored. The password file is not asked: a user who unsets HOME means it.
+/// to be ignored. The password file is not consulted: a user who unsets HOME means it.
 fn state_home() -> Option<PathBuf> {
     let directory = |variable| env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))

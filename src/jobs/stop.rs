@@ -126,7 +126,7 @@ fn warn_if_unclear(jobs: &Jobs, name: &OsStr, job: &Job, ui: &Ui) {
     }
 }
 
-/// A program that has left the session of its job with setsid(2) is not stopped, and that should surprise nobody.
+/// A program that has left the session of its job with setsid(2) is not stopped; the user should know.
 fn describe_ended(job: &Job) -> String {
     const MOST: usize = 5;
     let departed = find_departed(job).unwrap_or_default();

@@ -30,7 +30,7 @@ use crate::sys::fixed::FixedText;
 const LOWEST_DESCRIPTOR: RawFd = 64;
 /// In bytes: more than any PID with a newline.
 const LONGEST_CONTENT: usize = 32;
-/// How often a file is tried again that another start has just removed or given up.
+/// How often to try again when another start has just removed or released the file.
 const MOST_TRIES: usize = 100;
 
 /// A pidfile, as it is asked for.
@@ -121,7 +121,8 @@ impl PidFile {
                 if !held.holds_at_most_a_pid(&status) {
                     return Err(Fault::OtherContent);
                 }
-                // Taken back only by who has the lock: another start may have locked a file that this one has made.
+                // Only the process that has the lock takes it back: another start may have locked a file that this one
+                // has made.
                 held.write().inspect_err(|_| held.give_back()).map_err(Fault::Write)?;
                 Ok(true)
             }
@@ -197,7 +198,7 @@ impl HeldPidFile<'_> {
         if pwrite(&self.file, text.as_bytes(), 0)? < text.as_bytes().len() { Err(Errno::ENOSPC) } else { Ok(()) }
     }
 
-    /// The number of the process that has it locked, 0 where that cannot be seen from here; `None` when nobody has.
+    /// The number of the process that has it locked, 0 where that cannot be seen from here; `None` if no process has.
     fn holder(&self) -> Option<i32> {
         let mut lock = whole_file();
         fcntl(&self.file, FcntlArg::F_GETLK(&mut lock)).ok()?;

@@ -58,7 +58,7 @@ impl Borrower {
     }
 
     /// Waits until the process has left the memory. It has when [`spawn`] returns, unless a process between the two was
-    /// killed: its own parent stood still for it then, and nobody does now.
+    /// killed: its own parent stood still for it then, and no process does now.
     pub fn wait_until_gone(&self) {
         let interval = libc::timespec { tv_sec: 0, tv_nsec: 10_000_000 };
         loop {
@@ -102,8 +102,8 @@ pub fn spawn(stack: &Stack, borrower: &Borrower, mut body: &mut dyn FnMut()) -> 
     let no_tls = null_mut::<c_void>();
     // SAFETY: the child has a stack of its own. CLONE_VFORK holds this thread until the child has left the memory, and
     // there is no other thread. If this process is killed while it stands still, its own parent may run beside the
-    // child: it only reads what the child reads, and both write atomics alone. `body` stays where it is, since the
-    // stack of a process that was killed is never unmapped.
+    // child: it only reads what the child reads, and both write only atomics. `body` stays where it is, since the stack
+    // of a process that was killed is never unmapped.
     let child = unsafe { libc::clone(run_body, stack.top.as_ptr(), flags, argument, pid, no_tls, borrowing) };
     let child = Errno::result(child).map(Pid::from_raw)?;
     // This is the parent; the child has left the memory.

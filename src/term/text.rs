@@ -70,7 +70,7 @@ pub fn is_blank(name: &OsStr) -> bool {
     name.as_bytes().utf8_chunks().all(is_blank)
 }
 
-/// Characters that change the order of a text (Unicode UAX #9), or that nobody would see in it.
+/// Characters that change the order of a text (Unicode UAX #9), or that cannot be seen in it.
 fn is_invisible(letter: char) -> bool {
     matches!(
         letter,
