@@ -80,7 +80,7 @@ impl Journal {
         process: &Process<&str>,
     ) -> nix::Result<()> {
         let mut head = to_fixed_line(&Event { process: Some(process), ..Event::of(job) })?;
-        // The end of the object, which goes on.
+        // The end of the object, because more of it follows.
         head.pop();
         self.append(directory, &[IoSlice::new(head.as_bytes()), IoSlice::new(&draft.tail)])
     }
@@ -272,7 +272,7 @@ pub struct Entry {
     /// What the processes of a job are recognised by that detach has not started.
     pub rescue: Option<Rescue>,
     pub end: Option<End>,
-    /// Milliseconds since 1970-01-01 00:00 UTC; known of tracked jobs alone.
+    /// Milliseconds since 1970-01-01 00:00 UTC; known only for tracked jobs.
     pub session_ended_at_ms: Option<u64>,
     /// The place of its last event: later jobs have a higher one.
     pub place: (usize, usize),

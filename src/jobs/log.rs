@@ -37,7 +37,7 @@ pub struct Options {
     /// The newest job if none is named.
     pub job: Option<OsString>,
     pub follow: bool,
-    /// The last lines alone.
+    /// Only the last lines.
     pub lines: Option<u64>,
 }
 

@@ -15,12 +15,12 @@ use crate::sys::process::Usage;
 use crate::term::format::{in_ms, now_in_ms};
 use crate::term::text::{escape_json, shorten_home};
 
-/// The version of the format. Events of a later one are left alone.
+/// The version of the format. Events of other versions are skipped and kept.
 pub const VERSION: u32 = 1;
 /// The bit with which wait(2) reports a core file.
 const CORE_DUMPED: i32 = 0x80;
 
-/// What tells one job from every other of its boot.
+/// What distinguishes a job from all others of its boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct JobId {
     /// The first process of the job: the command.

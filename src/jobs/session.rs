@@ -171,7 +171,7 @@ impl Processes {
 /// How often, and how long, to wait until the environment of a process can be seen.
 const TRIES: usize = 200;
 const PAUSE: Duration = Duration::from_micros(500);
-/// For a moment in an exec, an environment that is about to come looks as if it were empty.
+/// For a moment during an exec, the environment appears to be empty.
 const LOOKS_IN_VAIN: usize = 4;
 /// In bytes: more than nearly every environment has.
 const READ_AT_ONCE: usize = 256 * 1024;

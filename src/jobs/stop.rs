@@ -62,7 +62,9 @@ pub fn stop(options: &Options, ui: &Ui) -> Result<u8, Error> {
     for job in &chosen {
         match ask(job, options.how) {
             Ok(true) => asked.push(job),
-            Ok(false) if ui.shows_notes() => ui.note(describe_ended(job)),
+            Ok(false) if ui.shows_notes() => {
+                ui.note(format!("{} has already ended{}", job.describe(), describe_departed(job)));
+            }
             Ok(false) => (),
             Err(error) => fail(&error),
         }
@@ -126,18 +128,18 @@ fn warn_if_unclear(jobs: &Jobs, name: &OsStr, job: &Job, ui: &Ui) {
     }
 }
 
-/// A program that has left the session of its job with setsid(2) is not stopped, and that should surprise nobody.
-fn describe_ended(job: &Job) -> String {
+/// The end of a sentence about a job that has ended: a program that has left its session with setsid(2) is not stopped,
+/// and the user should know.
+fn describe_departed(job: &Job) -> String {
     const MOST: usize = 5;
     let departed = find_departed(job).unwrap_or_default();
     let pids = departed.iter().take(MOST).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let departed = match departed.len() {
+    match departed.len() {
         0 => String::new(),
         1 => format!("; process {pids}, which it started, keeps running in another session"),
         2..=MOST => format!("; processes {pids}, which it started, keep running in other sessions"),
         count => format!("; {count} processes that it started keep running in other sessions: {pids}, …"),
-    };
-    format!("{} has already ended{departed}", job.describe())
+    }
 }
 
 /// Sends the first signal. Returns whether there was anything to send it to.
@@ -195,8 +197,8 @@ fn end(jobs: &[&Job], grace: Duration, ui: &Ui, fail: &mut impl FnMut(&Error)) -
                 "{} ended; killed {what} of its session, still running {grace} after SIGTERM",
                 job.describe()
             ));
-        } else {
-            ui.note(format!("{} ended", job.describe()));
+        } else if ui.shows_notes() {
+            ui.note(format!("{} ended{}", job.describe(), describe_departed(job)));
         }
     }
     Ok(())

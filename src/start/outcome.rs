@@ -129,7 +129,7 @@ impl Started<'_> {
         } else {
             watch::watch_child(self.pid, until, ignored)
         };
-        // A wait whose end nobody saw has no status to exit with.
+        // If the end was not seen, there is no status to exit with.
         let unknown = if request.watch == Watch::ToTheEnd { FAILED } else { 0 };
         match watched {
             Ok(Watched::Running) => {
@@ -176,7 +176,7 @@ impl Started<'_> {
         contents.fold(drop).entries.into_iter().find(|entry| entry.id == id)?.end
     }
 
-    /// Records how the command ended, which nobody but its parent can see.
+    /// Records how the command ended, which only its parent can see.
     fn record_end(&self, end: &End, ui: &Ui) {
         let Ok(place) = &self.plan.place else { return };
         if let (Ok(journal), Some(id)) = (&place.journal, self.report.job.get())

@@ -30,7 +30,7 @@ use crate::sys::fixed::FixedText;
 const LOWEST_DESCRIPTOR: RawFd = 64;
 /// In bytes: more than any PID with a newline.
 const LONGEST_CONTENT: usize = 32;
-/// How often a file is tried again that another start has just removed or given up.
+/// How often to try again when another start has just removed or released the file.
 const MOST_TRIES: usize = 100;
 
 /// A pidfile, as it is asked for.
@@ -204,7 +204,7 @@ impl HeldPidFile<'_> {
         if pwrite(&self.file, text.as_bytes(), 0)? < text.as_bytes().len() { Err(Errno::ENOSPC) } else { Ok(()) }
     }
 
-    /// The number of the process that has it locked, 0 where that cannot be seen from here; `None` when nobody has.
+    /// The number of the process that has it locked, 0 where that cannot be seen from here; `None` if no process has.
     fn holder(&self) -> Option<i32> {
         let mut lock = whole_file();
         fcntl(&self.file, FcntlArg::F_GETLK(&mut lock)).ok()?;

@@ -15,7 +15,7 @@ use crate::start::streams::Input;
 use crate::sys::signals::Disposition;
 use crate::term::text::{escape, shorten_home, show_path};
 
-/// What is said of a step, whatever it did.
+/// The fixed words for a step.
 pub struct Words {
     /// The system call, or what stands for several.
     pub name: &'static str,

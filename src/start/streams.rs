@@ -269,7 +269,7 @@ impl Caller {
         ((named.dev(), named.ino()) == (status.st_dev, status.st_ino)).then_some(path)
     }
 
-    /// Why stdin belongs to the calling shell, if it does. A file that somebody has read from is being read by that
+    /// Why stdin belongs to the calling shell, if it does. A file that a program has read from is being read by that
     /// program: a shell's script, or the list of its loop. So is a pipe that is stdin of the shell as well, unless the
     /// shell may have redirected it for this command: there, data given on purpose would look the same.
     fn find_reader(&self) -> Option<&'static str> {

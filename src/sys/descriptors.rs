@@ -17,7 +17,7 @@ pub fn standard_streams() -> [BorrowedFd<'static>; 3] {
     [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) })
 }
 
-/// Makes descriptor `to` the same as `from`: dup2(2). For the standard streams alone.
+/// Makes descriptor `to` the same as `from`: dup2(2). Only for the standard streams.
 pub fn redirect(from: RawFd, to: RawFd) -> nix::Result<()> {
     // SAFETY: dup2 takes no pointer, and no object of this program owns a standard stream.
     Errno::result(unsafe { libc::dup2(from, to) }).map(drop)

@@ -31,7 +31,7 @@ impl<T: Copy> Once<T> {
     /// Sets the value, unless another process has done so or has begun to.
     pub fn set(&self, value: T) {
         if self.state.compare_exchange(EMPTY, WRITING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            // SAFETY: this is the only writer, and nobody reads before the state is FULL.
+            // SAFETY: this is the only writer, and nothing reads before the state is FULL.
             unsafe { self.value.get().write(MaybeUninit::new(value)) };
             self.state.store(FULL, Ordering::Release);
         }

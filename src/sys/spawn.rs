@@ -58,7 +58,7 @@ impl Borrower {
     }
 
     /// Waits until the process has left the memory. It has when [`spawn`] returns, unless a process between the two was
-    /// killed: its own parent stood still for it then, and nobody does now.
+    /// killed: its own parent stood still for it then, and no process does now.
     pub fn wait_until_gone(&self) {
         let interval = libc::timespec { tv_sec: 0, tv_nsec: 10_000_000 };
         loop {

@@ -29,7 +29,7 @@ impl LogoutSettings {
     }
 }
 
-/// The user who has logged in: the one in the name of the control group, whatever user the process has become since;
+/// The user who logged in: the one in the name of the control group, even if the process has changed its user since;
 /// else the user of the process.
 pub fn login_user(control_group: Option<&[u8]>, user: Option<u32>) -> Option<u32> {
     let number = |part: &[u8]| {

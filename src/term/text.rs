@@ -87,7 +87,7 @@ pub fn escape_json(json: &str) -> String {
     text
 }
 
-/// Characters that change the order of a text (Unicode UAX #9), or that nobody would see in it.
+/// Characters that change the order of a text (Unicode UAX #9), or that cannot be seen in it.
 fn is_invisible(letter: char) -> bool {
     matches!(
         letter,

@@ -9,12 +9,12 @@ use std::io::{self, IsTerminal, Write};
 
 use nu_ansi_term::{Color, Style};
 
-/// How much is said.
+/// How much is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
-    /// Errors of detach alone.
+    /// Only errors of detach.
     Quiet,
-    /// On a terminal one line, else nothing.
+    /// One line on a terminal, else nothing.
     #[default]
     Normal,
     /// The line that a terminal would get, wherever stderr goes.
@@ -42,7 +42,7 @@ impl Ui {
         self.is_terminal
     }
 
-    /// Whether nothing but errors of detach is shown.
+    /// Whether only errors of detach are shown.
     pub fn is_quiet(&self) -> bool {
         self.verbosity == Verbosity::Quiet
     }

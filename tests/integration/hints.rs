@@ -90,7 +90,7 @@ fn script_without_permission_names_its_interpreter() {
 }
 
 #[test]
-fn sudo_that_fails_at_once_is_to_stand_first() {
+fn sudo_that_fails_at_once_should_come_first() {
     let sandbox = Sandbox::new();
     sandbox.script("sudo", "#!/bin/sh\necho 'sudo: a terminal is required' >&2; exit 1\n");
     let run = sandbox.detach(["-w", "./sudo", "make"]).exits(1);
@@ -105,7 +105,7 @@ fn sudo_that_fails_at_once_is_to_stand_first() {
 }
 
 #[test]
-fn output_that_is_empty_yet_may_be_buffered() {
+fn empty_output_may_still_be_buffered() {
     let sandbox = Sandbox::new();
     let job = sandbox.job(["sleep", "60"]);
     let note = "detach: nothing written yet; the program may buffer its output";

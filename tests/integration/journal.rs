@@ -183,7 +183,7 @@ impl Sandbox {
 }
 
 #[test]
-fn stopped_prune_holds_up_no_start_and_hides_no_job() {
+fn stopped_prune_delays_no_start_and_hides_no_job() {
     requires!(strace);
     let sandbox = Sandbox::new();
     let first = sandbox.running_and_ended_job();

@@ -238,7 +238,7 @@ fn job_of_another_boot_has_ended() {
 }
 
 #[test]
-fn process_with_the_pid_of_an_ended_job_is_no_job() {
+fn process_with_the_pid_of_an_ended_job_is_not_a_job() {
     requires!(root, unshare);
     let sandbox = Sandbox::new();
     // In a PID namespace of its own, the script can choose the next PID. The clock ticks between the two processes.
@@ -353,7 +353,7 @@ fn without_blank_lines(journal: &[u8]) -> Vec<&[u8]> {
 }
 
 #[test]
-fn empty_list_is_no_error_and_creates_no_directory() {
+fn empty_list_is_not_an_error_and_creates_no_directory() {
     let sandbox = Sandbox::new();
     for options in [&["--list"][..], &["--list", "--all", "--json"], &["--prune"]] {
         sandbox.detach(options).succeeds_silently();

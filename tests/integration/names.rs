@@ -91,7 +91,7 @@ fn part_of_a_command_line_means_the_only_job_that_has_it() {
 }
 
 #[test]
-fn number_is_no_part_of_a_command_line() {
+fn number_is_not_part_of_a_command_line() {
     let sandbox = Sandbox::new();
     let job = sandbox.job(["sleep", "2147483647"]);
     for number in ["147483647", "2147483647"] {

@@ -144,7 +144,7 @@ fn slow_reader_gets_everything() {
 }
 
 #[test]
-fn word_that_is_no_job_is_125() {
+fn word_that_is_not_a_job_is_125() {
     let sandbox = Sandbox::new();
     for is_first in [true, false] {
         for (job, reason) in [
@@ -415,7 +415,7 @@ fn options_of_a_mode_stand_after_it() {
 }
 
 #[test]
-fn words_after_the_command_are_no_modes() {
+fn words_after_the_command_are_not_modes() {
     let sandbox = Sandbox::new();
     sandbox.detach(["-w", "-o", "out", "printf", "%s ", "--log", "--list", "-f", "--stop"]).succeeds_silently();
     assert_eq!(sandbox.read("out"), "--log --list -f --stop ");

@@ -186,7 +186,7 @@ fn steps_say_what_becomes_of_stdin() {
 }
 
 #[test]
-fn pipe_of_a_program_that_is_no_shell_is_the_commands() {
+fn pipe_of_a_program_that_is_not_a_shell_goes_to_the_command() {
     requires!(python3);
     let sandbox = Sandbox::new();
     // As ssh or a build system does it: the caller passes its own stdin on.
@@ -199,7 +199,7 @@ fn pipe_of_a_program_that_is_no_shell_is_the_commands() {
 }
 
 #[test]
-fn file_that_nobody_has_read_from_is_the_commands() {
+fn file_that_has_not_been_read_from_goes_to_the_command() {
     let sandbox = Sandbox::new();
     sandbox.write("data", "one\ntwo\n");
     let file = || std::fs::File::open(sandbox.work("data")).unwrap();

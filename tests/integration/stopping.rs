@@ -159,7 +159,11 @@ fn process_that_has_left_the_session_is_left_alone() {
     let script = format!("setsid sh -c '{}' & wait", sleeper(&file));
     let job = sandbox.job(["sh", "-c", &script]);
     let left = process_named_in(&file);
-    sandbox.detach(["--stop", "sh"]).succeeds_silently();
+    let note = format!(
+        "detach: 'sh' (PID {}) ended; process {}, which it started, keeps running in another session",
+        job.pid, left.pid
+    );
+    sandbox.detach(["-v", "--stop", "sh"]).warns(&note);
     assert!(job.is_dead());
     assert!(left.is_alive());
 }

@@ -237,7 +237,7 @@ fn command_killed_in_its_exec_counts_as_started() {
 }
 
 #[test]
-fn first_word_of_the_tracking_process_is_no_option() {
+fn first_word_of_the_tracking_process_is_not_an_option() {
     let sandbox = Sandbox::new();
     for words in [&["--tracking"][..], &["--tracking", "./train.py"], &["--tracking", "./train.py", "7"]] {
         let run = sandbox.detach(words).exits(125);
