@@ -121,7 +121,11 @@ struct WithName {
 impl<'a> Jobs<'a> {
     /// Reads the journals and looks at /proc; `None` when no job has ever been started.
     pub fn find(ui: &'a Ui) -> Result<Option<Self>, Error> {
-        let Some(directory) = StateDirectory::find()? else { return Ok(None) };
+        StateDirectory::find()?.map(|directory| Self::find_in(directory, ui)).transpose()
+    }
+
+    /// Like [`Jobs::find`], in this state directory.
+    pub fn find_in(directory: StateDirectory, ui: &'a Ui) -> Result<Self, Error> {
         let names = directory.list()?;
         let boot_id = proc::boot_id().map_err(Error::proc)?;
         let pid_namespace = proc::visible_pid_namespace().map_err(Error::proc)?;
@@ -142,9 +146,7 @@ impl<'a> Jobs<'a> {
         if !boots.contains(&boot_id) {
             boots.push(boot_id.clone());
         }
-        // This boot is the newest, and of the others the order is that of their names: nothing depends on it.
-        boots.sort_by_key(|boot| *boot == boot_id);
-        let mut events = Vec::new();
+        let mut journals = Vec::new();
         for boot in boots {
             let contents = match Contents::read(&jobs.directory, &boot) {
                 Ok(contents) => contents,
@@ -163,9 +165,14 @@ impl<'a> Jobs<'a> {
                 jobs.untidy_boots.push(boot);
             }
             jobs.leftovers.extend(leftovers);
-            jobs.journals.push(contents);
-            events.push(entries);
+            journals.push((contents, entries));
         }
+        // The clock may have been wrong in an earlier boot, but this one is the newest.
+        journals.sort_by_key(|(contents, entries)| {
+            (contents.boot_id == boot_id, entries.iter().map(|entry| entry.id.started_at_ms).max())
+        });
+        let (contents, events): (Vec<_>, Vec<_>) = journals.into_iter().unzip();
+        jobs.journals = contents;
         for (journal, (contents, entries)) in jobs.journals.iter().zip(events).enumerate() {
             let is_this_boot = contents.boot_id == boot_id;
             for entry in entries {
@@ -175,7 +182,8 @@ impl<'a> Jobs<'a> {
                     contents.parse_start::<WithHost>(&entry).is_ok_and(|start| start.host != host)
                 };
                 let is_visible = is_this_boot && !is_elsewhere;
-                let may_run = is_elsewhere && entry.end.is_none();
+                // The end of its first process says nothing about the others.
+                let may_run = is_elsewhere && entry.session_ended_at_ms.is_none();
                 let state = if may_run { State::Elsewhere } else { State::Ended };
                 jobs.known.push(Known { journal, entry, state, is_visible });
             }
@@ -188,7 +196,7 @@ impl<'a> Jobs<'a> {
         }
         let is_log = |name: &OsString| name.as_encoded_bytes().ends_with(b".log");
         jobs.logs = names.into_iter().filter(is_log).collect();
-        Ok(Some(jobs))
+        Ok(jobs)
     }
 
     /// Like [`Jobs::find`], to look for the job `wanted`.

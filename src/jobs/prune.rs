@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::libc;
 
 use crate::error::Error;
-use crate::jobs::directory::pids_in_log_name;
+use crate::jobs::directory::{StateDirectory, pids_in_log_name};
 use crate::jobs::journal::{PruneLock, compact};
 use crate::jobs::record::{Destination, JobId};
 use crate::jobs::session::{Processes, State};
@@ -30,11 +30,14 @@ pub struct Options {
 
 /// Removes what ended long enough ago.
 pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
-    let Some(jobs) = Jobs::find(ui)? else {
+    let Some(directory) = StateDirectory::find()? else {
         note_nothing(options, ui);
         return Ok(0);
     };
-    let lock = PruneLock::take(&jobs.directory)?;
+    let note_wait = || ui.note("waiting for another 'detach --prune'");
+    let lock = if options.dry_run { None } else { Some(PruneLock::take(&directory, note_wait)?) };
+    // Read after that: another prune may have removed what was there before.
+    let jobs = Jobs::find_in(directory, ui)?;
     // What runs is asked after the journal has been read: a job that was started since is not in it.
     let mut processes = Processes::default();
     processes.look().map_err(Error::proc)?;
@@ -44,9 +47,7 @@ pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
     let bytes = logs.iter().filter_map(|log| jobs.directory.status(log)).map(|log| log.st_size.unsigned_abs()).sum();
     let jobs_removed = if removed.len() == 1 { "1 ended job" } else { &format!("{} ended jobs", removed.len()) };
     let what = format!("{jobs_removed}, {}", show_size(bytes));
-    if options.dry_run {
-        return show(&jobs, &removed, &what, ui);
-    }
+    let Some(lock) = lock else { return show(&jobs, &removed, &what, ui) };
     // The logs first: that makes room for the journal where there is none.
     for log in &logs {
         if let Err(errno) = jobs.directory.remove(log.as_os_str()) {

@@ -19,7 +19,7 @@ mod watch;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::stat::Mode;
@@ -30,6 +30,7 @@ use crate::start::child::{Child, take_back};
 use crate::start::outcome::{Started, note_steps};
 use crate::start::plan::{Plan, Steps};
 use crate::start::report::{Report, Role, Step, explain_fork};
+use crate::sys::proc::time_since_boot;
 use crate::sys::signals::{self, Disposition};
 use crate::term::ui::Ui;
 
@@ -131,7 +132,7 @@ pub fn start(request: &Request, ui: &Ui) -> Result<u8, Error> {
     let stays = limit != Some(Duration::ZERO);
     let ignored = if stays { watch::ignored_signals() } else { Vec::new() };
     let report = Report::default();
-    let begun = Instant::now();
+    let begun = time_since_boot();
     let launched = launch(&plan, &report);
     let steps = if plan.reports_steps { report.steps(&plan) } else { Vec::new() };
     if ui.shows_steps() {
