@@ -18,7 +18,7 @@ use crate::jobs::record::JobId;
 use crate::sys::census::Census;
 use crate::sys::exec::JOB_VARIABLE;
 use crate::sys::proc::{self, Stat};
-use crate::sys::process::Held;
+use crate::sys::process::{Held, raise_descriptor_limit};
 
 /// What has become of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,6 +253,8 @@ pub struct Search<'a> {
 
 impl<'a> Search<'a> {
     pub fn new(jobs: &'a [&'a Job]) -> Self {
+        // A descriptor for each process.
+        raise_descriptor_limit();
         Self { jobs, census: Census::default(), was_empty: false, is_conclusive: false }
     }
 
