@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::support::storage::set_age;
-use crate::support::{Run, Sandbox, Terminal, eventually, process_named_in, sleeper, storage};
+use crate::support::{DETACH, Process, Run, Sandbox, Terminal, eventually, process_named_in, sleeper, storage};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -183,4 +184,36 @@ fn prune_keeps_the_log_of_a_record_that_cannot_be_read() {
     storage::set_unknown_version(&sandbox);
     sandbox.detach(["-q", "--prune", "0"]).exits(0);
     assert_eq!(sandbox.files(""), before);
+}
+
+#[test]
+fn prune_keeps_a_job_of_another_namespace_whose_first_process_has_ended() {
+    let sandbox = Sandbox::new();
+    sandbox.detach(["-w", "sh", "-c", "sleep 60 & exit 3"]).exits(3);
+    storage::move_to_other_pid_namespace(&sandbox);
+    let before = sandbox.files("");
+    assert_eq!(sandbox.sh("detach --list | cut -f3").succeeds(), "elsewhere\n");
+    sandbox.detach(["--prune", "0"]).succeeds_silently();
+    assert_eq!(sandbox.files(""), before);
+}
+
+#[test]
+fn prune_behind_another_one_works_on_what_that_has_left() {
+    requires!(flock);
+    let sandbox = Sandbox::new();
+    sandbox.detach(["-w", "true"]).succeeds_silently();
+    // As another prune.
+    let script = ": > locked; until [ -e go ]; do sleep 0.01; done";
+    let mut other = sandbox.command("flock").arg(sandbox.state()).args(["sh", "-c", script]).spawn().unwrap();
+    eventually(|| sandbox.work("locked").exists());
+    assert_eq!(sandbox.sh("detach -v --prune 0 --dry-run 2>&1 | wc -l").succeeds(), "2\n");
+    let waiting = sandbox.command(DETACH).args(["-v", "--prune", "0"]).stderr(Stdio::piped()).spawn().unwrap();
+    let process = Process::new(waiting.id().cast_signed());
+    eventually(|| process.is_asleep() && fs::read_to_string(process.file("wchan")).is_ok_and(|it| it.contains("lock")));
+    sandbox.detach(["-w", "true"]).succeeds_silently();
+    sandbox.write("go", "");
+    other.wait().unwrap();
+    let run = Run::from(waiting.wait_with_output().unwrap());
+    let lines = "detach: waiting for another 'detach --prune'\ndetach: removed 2 ended jobs, 0 B\n";
+    assert_eq!((run.status, run.stderr.as_str()), (0, lines));
 }
