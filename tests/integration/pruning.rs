@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use crate::support::storage::set_age;
-use crate::support::{DETACH, Process, Run, Sandbox, Terminal, eventually, process_named_in, sleeper, storage};
+use crate::support::{DETACH, Run, Sandbox, Terminal, eventually, process_named_in, sleeper, storage};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -207,13 +206,13 @@ fn prune_behind_another_one_works_on_what_that_has_left() {
     let mut other = sandbox.command("flock").arg(sandbox.state()).args(["sh", "-c", script]).spawn().unwrap();
     eventually(|| sandbox.work("locked").exists());
     assert_eq!(sandbox.sh("detach -v --prune 0 --dry-run 2>&1 | wc -l").succeeds(), "2\n");
-    let waiting = sandbox.command(DETACH).args(["-v", "--prune", "0"]).stderr(Stdio::piped()).spawn().unwrap();
-    let process = Process::new(waiting.id().cast_signed());
-    eventually(|| process.is_asleep() && fs::read_to_string(process.file("wchan")).is_ok_and(|it| it.contains("lock")));
+    let stderr = fs::File::create(sandbox.work("stderr")).unwrap();
+    let mut waiting = sandbox.command(DETACH).args(["-v", "--prune", "0"]).stderr(stderr).spawn().unwrap();
+    let waits = "detach: waiting for another 'detach --prune'\n";
+    eventually(|| sandbox.read("stderr") == waits);
     sandbox.detach(["-w", "true"]).succeeds_silently();
     sandbox.write("go", "");
     other.wait().unwrap();
-    let run = Run::from(waiting.wait_with_output().unwrap());
-    let lines = "detach: waiting for another 'detach --prune'\ndetach: removed 2 ended jobs, 0 B\n";
-    assert_eq!((run.status, run.stderr.as_str()), (0, lines));
+    assert!(waiting.wait().unwrap().success());
+    assert_eq!(sandbox.read("stderr"), format!("{waits}detach: removed 2 ended jobs, 0 B\n"));
 }

@@ -230,7 +230,7 @@ fn job_that_forks_and_exits_all_the_time_keeps_running() {
     eventually(|| job.is_dead());
     let joining = sandbox.command(DETACH).args(["--join", "chain"]).stderr(Stdio::piped()).spawn().unwrap();
     let joining_process = Process::new(joining.id().cast_signed());
-    for _ in 0..20 {
+    for _ in 0..5 {
         sandbox.detach(["--prune", "0"]).succeeds_silently();
         // It may be overlooked for long, but is never taken for one that has ended.
         let state = sandbox.state_of(&job);
