@@ -5,8 +5,12 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, FAILED, reason};
+use crate::jobs::directory::StateDirectory;
+use crate::jobs::journal::Contents;
 use crate::jobs::record::End;
 use crate::jobs::session::{State, wait_for_end};
 use crate::jobs::{Choice, Job, Jobs};
@@ -16,6 +20,10 @@ use crate::term::format::{describe_end, exit_status, show_duration};
 use crate::term::ui::Ui;
 
 const VERB: &str = "wait for";
+/// A detach that watches a job records its end within this time, unless the machine is very busy.
+const TIME_TO_RECORD: Duration = Duration::from_millis(500);
+/// Between two looks whether the end has been recorded.
+const INTERVAL: Duration = Duration::from_millis(10);
 
 /// Waits for all jobs of `wanted`, or for the newest job. Returns the exit status of the first that failed, in the
 /// order given; 0 only if all are known to have succeeded.
@@ -32,7 +40,7 @@ pub fn join(wanted: &[OsString], ui: &Ui) -> Result<u8, Error> {
     };
     let mut status = 0;
     for job in chosen {
-        let own = match wait(&job, ui) {
+        let own = match wait(&job, &jobs.directory) {
             Ok(end) => report(&job, end.as_ref(), ui),
             Err(error) => {
                 ui.failure(&error, error.hint());
@@ -68,7 +76,7 @@ fn report(job: &Job, end: Option<&End>, ui: &Ui) -> u8 {
 }
 
 /// Waits until nothing is left of the job, and for the process that records how it ended.
-fn wait(job: &Job, ui: &Ui) -> Result<Option<End>, Error> {
+fn wait(job: &Job, directory: &StateDirectory) -> Result<Option<End>, Error> {
     let failed = |errno| job.error(VERB, &reason(errno));
     job.check_visible(VERB)?;
     if job.state != State::Ended {
@@ -84,8 +92,19 @@ fn wait(job: &Job, ui: &Ui) -> Result<Option<End>, Error> {
     if job.record.end.is_some() {
         return Ok(job.record.end.clone());
     }
-    // The journal has it by now, if it was recorded at all.
-    let jobs = Jobs::find(ui)?;
-    let end = jobs.and_then(|jobs| jobs.known.into_iter().find(|known| known.entry.id == *job.id())?.entry.end);
-    Ok(end)
+    // If it was tracked, the journal has it by now. A detach that watched it in another terminal may be about to record it.
+    let until = Instant::now() + if job.state == State::Ended { Duration::ZERO } else { TIME_TO_RECORD };
+    loop {
+        let end = read_end(job, directory)?;
+        if end.is_some() || job.record.tracker.is_some() || Instant::now() >= until {
+            return Ok(end);
+        }
+        sleep(INTERVAL);
+    }
+}
+
+/// What the journal says now.
+fn read_end(job: &Job, directory: &StateDirectory) -> Result<Option<End>, Error> {
+    let folded = Contents::read(directory, &job.record.boot_id)?.fold(drop);
+    Ok(folded.entries.into_iter().find(|entry| entry.id == *job.id()).and_then(|entry| entry.end))
 }

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Display, Formatter};
 use std::fs::File;
-use std::io::{IoSlice, Read, Write};
+use std::io::{IoSlice, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -124,6 +124,26 @@ impl Journal {
     /// Appends when the last process of the session ended, in milliseconds since 1970-01-01 00:00 UTC.
     pub fn append_session_end(&self, directory: &StateDirectory, job: JobId, at_ms: u64) -> nix::Result<()> {
         self.append_event(directory, &Event { session_ended_at_ms: Some(at_ms), ..Event::of(job) })
+    }
+
+    /// How a command ended that was started since the journal was opened; `None` as long as that is not recorded.
+    pub fn find_end(&self, directory: &StateDirectory, boot_id: &str, job: JobId) -> Option<End> {
+        let contents = match self.read_new(directory) {
+            Ok(Some(bytes)) => Contents { boot_id: boot_id.to_owned(), files: vec![(PathBuf::new(), bytes)] },
+            _ => Contents::read(directory, boot_id).ok()?,
+        };
+        contents.fold(drop).entries.into_iter().find(|entry| entry.id == job)?.end
+    }
+
+    /// What was appended since the journal was opened; `None` if a prune has moved it.
+    fn read_new(&self, directory: &StateDirectory) -> nix::Result<Option<Vec<u8>>> {
+        let mut file = File::from(directory.open_file(self.name.as_c_str(), OFlag::O_RDONLY)?);
+        if !is_same(&fstat(&file)?, &self.status) {
+            return Ok(None);
+        }
+        let old = self.status.st_size.unsigned_abs();
+        file.seek(SeekFrom::Start(old)).map_err(|error| errno(&error))?;
+        read_whole(file).map(Some)
     }
 
     fn append_event(&self, directory: &StateDirectory, event: &Event) -> nix::Result<()> {
@@ -523,11 +543,18 @@ pub struct PruneLock {
 }
 
 impl PruneLock {
-    pub fn take(directory: &StateDirectory) -> Result<Self, Error> {
+    /// Calls `note_wait` if there is another, which is waited for.
+    pub fn take(directory: &StateDirectory, note_wait: impl Fn()) -> Result<Self, Error> {
         let failed = |errno| Error::path("lock", directory.path(), errno);
         let own = directory.open_file(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?;
-        let lock = Flock::lock(own, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno))?;
-        Ok(Self { _lock: lock })
+        let lock = match Flock::lock(own, FlockArg::LockExclusiveNonblock) {
+            Err((own, Errno::EWOULDBLOCK)) => {
+                note_wait();
+                Flock::lock(own, FlockArg::LockExclusive)
+            }
+            other => other,
+        };
+        Ok(Self { _lock: lock.map_err(|(_, errno)| failed(errno))? })
     }
 }
 

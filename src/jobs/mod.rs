@@ -186,9 +186,7 @@ impl<'a> Jobs<'a> {
         if !boots.contains(&boot_id) {
             boots.push(boot_id.clone());
         }
-        // This boot is the newest, and of the others the order is that of their names: nothing depends on it.
-        boots.sort_by_key(|boot| *boot == boot_id);
-        let mut events = Vec::new();
+        let mut journals = Vec::new();
         for boot in boots {
             let contents = match Contents::read(&jobs.directory, &boot) {
                 Ok(contents) => contents,
@@ -208,9 +206,14 @@ impl<'a> Jobs<'a> {
             }
             jobs.damaged_lines += damaged_lines;
             jobs.leftovers.extend(leftovers);
-            jobs.journals.push(contents);
-            events.push(entries);
+            journals.push((contents, entries));
         }
+        // The clock may have been wrong in an earlier boot, but this one is the newest.
+        journals.sort_by_key(|(contents, entries)| {
+            (contents.boot_id == boot_id, entries.iter().map(|entry| entry.id.started_at_ms).max())
+        });
+        let (contents, events): (Vec<_>, Vec<_>) = journals.into_iter().unzip();
+        jobs.journals = contents;
         for (journal, (contents, entries)) in jobs.journals.iter().zip(events).enumerate() {
             let is_this_boot = contents.boot_id == boot_id;
             for entry in entries {
@@ -221,7 +224,8 @@ impl<'a> Jobs<'a> {
                     contents.parse_start::<WithHost>(&entry).is_ok_and(|start| start.host != host)
                 };
                 let is_visible = is_this_boot && !is_elsewhere;
-                let may_run = is_elsewhere && entry.end.is_none();
+                // The end of its first process says nothing about the others.
+                let may_run = is_elsewhere && entry.session_ended_at_ms.is_none();
                 let state = if may_run { State::Elsewhere } else { State::Ended };
                 jobs.known.push(Known { journal, entry, state, is_visible });
             }

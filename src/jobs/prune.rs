@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::libc;
 
 use crate::error::Error;
-use crate::jobs::directory::pids_in_log_name;
+use crate::jobs::directory::{StateDirectory, pids_in_log_name};
 use crate::jobs::journal::{PruneLock, compact};
 use crate::jobs::record::{Destination, JobId};
 use crate::jobs::session::{Processes, State};
@@ -30,11 +30,14 @@ pub struct Options {
 
 /// Removes what ended long enough ago.
 pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
-    let Some(jobs) = Jobs::find(ui)? else {
+    let Some(directory) = StateDirectory::find()? else {
         note_nothing(options, ui);
         return Ok(0);
     };
-    let lock = PruneLock::take(&jobs.directory)?;
+    let note_wait = || ui.note("waiting for another 'detach --prune'");
+    let lock = if options.dry_run { None } else { Some(PruneLock::take(&directory, note_wait)?) };
+    // Read after that: another prune may have removed what was there before.
+    let jobs = Jobs::find_in(directory, ui)?;
     // The processes are listed after the journal has been read: a job that was started in between is not in it.
     let mut processes = Processes::default();
     processes.look().map_err(Error::proc)?;
@@ -50,10 +53,10 @@ pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
         lines => format!(", and {lines} damaged lines"),
     };
     let what = format!("{jobs_removed}, {}{damaged}", show_size(bytes));
-    if options.dry_run {
+    let Some(lock) = lock else {
         show(&jobs, &removed, &what, ui)?;
         return Ok(status);
-    }
+    };
     // The logs first: on a full disk, that makes room for the journal.
     for log in &logs {
         if let Err(errno) = jobs.directory.remove(log.as_os_str()) {

@@ -19,7 +19,7 @@ use crate::jobs::rescued;
 use crate::sys::census::Census;
 use crate::sys::exec::JOB_VARIABLE;
 use crate::sys::proc::{self, Stat};
-use crate::sys::process::Held;
+use crate::sys::process::{Held, raise_descriptor_limit};
 
 /// What has become of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -348,6 +348,8 @@ pub struct Search<'a> {
 
 impl<'a> Search<'a> {
     pub fn new(jobs: &'a [&'a Job]) -> Self {
+        // A descriptor for each process.
+        raise_descriptor_limit();
         Self { jobs, census: Census::default(), was_empty: false, is_conclusive: false }
     }
 

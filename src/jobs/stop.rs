@@ -14,7 +14,6 @@ use nix::unistd::Pid;
 use crate::error::{Error, FAILED, reason};
 use crate::jobs::session::{MOST_LOOKS, Search, State, find_departed, wait_for_end};
 use crate::jobs::{Choice, Job, Jobs, parse_pid};
-use crate::sys::process::raise_descriptor_limit;
 use crate::term::format::{show_duration, signal_name};
 use crate::term::text::quote;
 use crate::term::ui::Ui;
@@ -50,8 +49,6 @@ pub enum How {
 
 /// Sends the jobs what `how` says, all before any is waited for. Returns the exit status.
 pub fn stop(options: &Options, ui: &Ui) -> Result<u8, Error> {
-    // A descriptor for each process.
-    raise_descriptor_limit();
     let chosen = choose(&options.which, ui)?;
     let mut status = 0;
     let mut fail = |error: &Error| {

@@ -270,22 +270,26 @@ fn check<T>(result: nix::Result<T>, step: Step) -> Result<T, GivenUp> {
 }
 
 /// Takes back what a failed start has made: the pidfile, the log and the record. Called by the process that could not
-/// become the command, and by the launcher if that process was killed. Allocates nothing.
+/// become the command, and by the launcher if that process was killed, maybe in the middle of this: so what is taken back
+/// is forgotten only afterwards, and may be taken back twice. Allocates nothing.
 pub fn take_back(plan: &Plan, report: &Report) {
     let Some(pid) = report.command() else { return };
     let started_at_ms = report.job.get().map_or(u64::MAX, |job| job.started_at_ms);
     // Nothing else can be done about what stays.
-    if let Some(pidfile) = plan.pidfile.as_ref().filter(|_| report.has_pidfile.swap(false, Ordering::AcqRel)) {
+    if let Some(pidfile) = plan.pidfile.as_ref().filter(|_| report.has_pidfile.load(Ordering::Acquire)) {
         pidfile.take_back_from(pid, report.is_pidfile_new.load(Ordering::Acquire), started_at_ms);
+        report.has_pidfile.store(false, Ordering::Release);
     }
     let Ok(place) = &plan.place else { return };
-    let log = report.log.swap(0, Ordering::AcqRel);
+    let log = report.log.load(Ordering::Acquire);
     if log != 0 {
         place.directory.remove_new_log(plan.log_stem.name(pid, log).as_c_str(), started_at_ms);
+        report.log.store(0, Ordering::Release);
     }
-    if report.is_recorded.swap(false, Ordering::AcqRel)
+    if report.is_recorded.load(Ordering::Acquire)
         && let (Ok(journal), Some(job)) = (&place.journal, report.job.get())
     {
         let _ = journal.append_withdrawal(&place.directory, job);
+        report.is_recorded.store(false, Ordering::Release);
     }
 }

@@ -18,7 +18,7 @@ mod streams;
 pub mod tracker;
 mod watch;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::prctl::set_child_subreaper;
 use nix::unistd::Pid;
@@ -30,6 +30,7 @@ use crate::start::outcome::{Started, note_steps};
 use crate::start::plan::{Plan, Steps};
 use crate::start::report::{Report, Role, Step};
 use crate::start::steps::list_taken;
+use crate::sys::proc::time_since_boot;
 use crate::sys::signals;
 use crate::systemd::scope;
 use crate::term::ui::Ui;
@@ -60,7 +61,7 @@ pub fn start(request: &Request, ui: &Ui) -> Result<u8, Error> {
             report.note_step(Step::Scope, None);
         }
     }
-    let begun = Instant::now();
+    let begun = time_since_boot();
     let launched = launch(&plan, &report);
     let steps = if plan.reports_steps { list_taken(&report, &plan) } else { Vec::new() };
     if ui.shows_steps() {

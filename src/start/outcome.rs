@@ -9,17 +9,17 @@ use nix::unistd::{Pid, geteuid};
 use serde::Serialize;
 
 use crate::error::{FAILED, reason};
-use crate::jobs::journal::Contents;
-use crate::jobs::record::{End, Record, describe_output, to_line};
+use crate::jobs::record::{End, JobId, Record, describe_output, to_line};
 use crate::jobs::session::count_in_session;
 use crate::start::failure::explain_record_fault;
 use crate::start::hints;
 use crate::start::plan::Plan;
-use crate::start::report::Report;
+use crate::start::report::{Report, Role};
 use crate::start::request::{Request, Watch};
 use crate::start::steps::TakenStep;
 use crate::start::streams::Output;
 use crate::start::watch::{self, Watched};
+use crate::sys::proc::time_since_boot;
 use crate::sys::{errno, proc, signals};
 use crate::systemd;
 use crate::systemd::logind::{LogoutSettings, login_user};
@@ -35,7 +35,8 @@ pub struct Started<'a> {
     pub plan: &'a Plan,
     pub report: &'a Report,
     pub pid: Pid,
-    pub begun: Instant,
+    /// When it began ([`time_since_boot`]).
+    pub begun: Duration,
 }
 
 /// A start in JSON: the record, and the steps, which are not stored.
@@ -122,12 +123,13 @@ impl Started<'_> {
 
     /// Stays until the command ends or the limit passes. Returns the exit status.
     pub fn watch(&self, request: &Request, limit: Option<Duration>, ignored: &[Signal], ui: &Ui) -> u8 {
-        let until = limit.and_then(|limit| self.begun.checked_add(limit));
+        let elapsed = || time_since_boot().saturating_sub(self.begun);
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit.saturating_sub(elapsed())));
         let is_tracked = self.plan.tracking.is_some() && self.report.tracking_fault.get().is_none();
-        let watched = if is_tracked {
-            watch::watch_tracked(self.pid, until, ignored, || self.recorded_end())
-        } else {
-            watch::watch_child(self.pid, until, ignored)
+        let tracker = self.report.borrower(Role::Tracker).pid().filter(|_| is_tracked);
+        let watched = match self.report.job.get().zip(tracker) {
+            Some((id, tracker)) => watch::watch_tracked(id, tracker, until, ignored, || self.recorded_end(id)),
+            None => watch::watch_child(self.pid, until, ignored),
         };
         // If the end was not seen, there is no status to exit with.
         let unknown = if request.watch == Watch::ToTheEnd { FAILED } else { 0 };
@@ -139,7 +141,7 @@ impl Started<'_> {
                 0
             }
             Ok(Watched::Ended(status, usage)) => {
-                let end = End::now(status, self.begun.elapsed(), usage);
+                let end = End::now(status, elapsed(), usage);
                 self.record_end(&end, ui);
                 self.report_end(&end, ui);
                 exit_status(status)
@@ -169,11 +171,9 @@ impl Started<'_> {
     }
 
     /// What the tracking process has recorded.
-    fn recorded_end(&self) -> Option<End> {
+    fn recorded_end(&self, id: JobId) -> Option<End> {
         let place = self.plan.place.as_ref().ok()?;
-        let id = self.report.job.get()?;
-        let contents = Contents::read(&place.directory, &place.boot_id).ok()?;
-        contents.fold(drop).entries.into_iter().find(|entry| entry.id == id)?.end
+        place.journal.as_ref().ok()?.find_end(&place.directory, &place.boot_id, id)
     }
 
     /// Records how the command ended, which only its parent can see.

@@ -120,7 +120,8 @@ fn track(
             break End::now(status, time_since_boot().saturating_sub(begin), usage);
         }
     };
-    append(boot_id, |directory, journal| journal.append_end(directory, id, &end))?;
+    // If it cannot be recorded, it can still be shown.
+    let recorded = append(boot_id, |directory, journal| journal.append_end(directory, id, &end));
     if let Some((program, name)) = notifier {
         notify::send(program, name, &end);
     }
@@ -131,7 +132,7 @@ fn track(
             Err(_) => break,
         }
     }
-    append(boot_id, |directory, journal| journal.append_session_end(directory, id, ended_at_ms))
+    recorded.and(append(boot_id, |directory, journal| journal.append_session_end(directory, id, ended_at_ms)))
 }
 
 fn append(boot_id: &str, event: impl Fn(&StateDirectory, &Journal) -> nix::Result<()>) -> nix::Result<()> {

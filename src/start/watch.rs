@@ -9,14 +9,14 @@ use std::process::ExitStatus;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
-use crate::jobs::record::End;
-use crate::sys::process::{Held, Usage, Wait, reap_any, time_left, wait_for};
+use crate::jobs::record::{End, JobId};
+use crate::sys::proc::{self, Stat};
+use crate::sys::process::{Held, Usage, Wait, reap_all_until, reap_any, time_left, wait_for};
 use crate::sys::signals::{Disposition, disposition};
 use crate::term::text::escape;
 
@@ -98,17 +98,19 @@ pub fn watch_child(pid: Pid, until: Option<Instant>, ignored: &[Signal]) -> nix:
     }
 }
 
-/// Like [`watch_child`], for a command that is the child of its tracking process, which is a child of this one.
+/// Like [`watch_child`], for the command `id`, which is the child of its tracking process, a child of this one.
 /// `recorded_end` is what that process has recorded so far.
 pub fn watch_tracked(
-    pid: Pid,
+    id: JobId,
+    tracker: Pid,
     until: Option<Instant>,
     ignored: &[Signal],
     recorded_end: impl Fn() -> Option<End>,
 ) -> nix::Result<Watched> {
     let signals = Interrupts::open(ignored)?;
-    // A command that has ended already may have left its PID to another process: then its end is recorded.
-    let command = Held::open(pid)?.filter(|_| recorded_end().is_none());
+    // Where /proc hides the command, it is taken to have its PID still.
+    let is_it = |stat: Option<Stat>| stat.is_none_or(|stat| stat.start_time == id.start_time);
+    let command = Held::open(id.pid)?.filter(|held| proc::stat(held.pid).is_ok_and(is_it));
     while let Some(command) = &command {
         if let Some(signal) = signals.take()? {
             return Ok(Watched::Interrupted(signal));
@@ -125,10 +127,7 @@ pub fn watch_tracked(
     }
     loop {
         // Asked before the record is read: what a process has recorded before its end is read after it.
-        let has_tracker = match reap_any(Wait::Return) {
-            Ok(Some(_)) | Err(Errno::ECHILD) => false,
-            other => other.map(|_| true)?,
-        };
+        let has_tracker = reap_all_until(tracker)?;
         let end = recorded_end();
         if end.is_some() || !has_tracker {
             return Ok(Watched::EndRecorded(end));

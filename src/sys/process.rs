@@ -81,6 +81,20 @@ pub fn reap_any(wait: Wait) -> nix::Result<Option<(Pid, ExitStatus, Usage)>> {
     Ok((reaped != 0).then(|| (Pid::from_raw(reaped), ExitStatus::from_raw(status), usage)))
 }
 
+/// Removes children that have ended from the process table, up to `pid`. Returns whether that one has not ended yet. The
+/// others were there before the exec of this program, or are orphans.
+pub fn reap_all_until(pid: Pid) -> nix::Result<bool> {
+    loop {
+        match reap_any(Wait::Return) {
+            Ok(Some((ended, ..))) if ended == pid => return Ok(false),
+            Ok(Some(_)) => (),
+            Ok(None) => return Ok(true),
+            Err(Errno::ECHILD) => return Ok(false),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
 /// A process, held by a pidfd.
 #[derive(Debug)]
 pub struct Held {

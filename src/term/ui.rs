@@ -3,6 +3,8 @@
 //! A message is written with one call, and a full or closed stderr never makes a start fail. Colour appears only on a
 //! terminal, and only if the user wants it: <https://no-color.org>.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::env;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -28,13 +30,16 @@ pub struct Ui {
     verbosity: Verbosity,
     is_terminal: bool,
     has_colour: bool,
+    /// The warnings that were given.
+    warnings: RefCell<HashSet<String>>,
 }
 
 impl Ui {
     /// Looks at stderr and the environment.
     pub fn new(verbosity: Verbosity) -> Self {
         let is_terminal = io::stderr().is_terminal();
-        Self { verbosity, is_terminal, has_colour: is_terminal && wants_colour() }
+        let has_colour = is_terminal && wants_colour();
+        Self { verbosity, is_terminal, has_colour, warnings: RefCell::default() }
     }
 
     /// Whether stderr is a terminal.
@@ -69,10 +74,11 @@ impl Ui {
         }
     }
 
-    /// What went wrong, although the request was carried out.
+    /// What went wrong, although the request was carried out. The same is said once: a damaged file may be read again.
     pub fn warn(&self, text: impl Display) {
-        if self.verbosity > Verbosity::Quiet {
-            self.write(Color::Yellow.bold(), &format!("warning: {text}"));
+        let text = format!("warning: {text}");
+        if self.verbosity > Verbosity::Quiet && self.warnings.borrow_mut().insert(text.clone()) {
+            self.write(Color::Yellow.bold(), &text);
         }
     }
 

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
-use crate::support::{DETACH, Process, Run, Sandbox, Terminal, eventually};
+use crate::support::{DETACH, Process, Run, Sandbox, Terminal, await_result, eventually};
 
 #[test]
 fn join_waits_and_exits_with_the_status_of_the_first_job_that_failed() {
@@ -119,4 +119,49 @@ fn join_of_a_job_whose_tracking_process_was_killed_is_125() {
         job.pid
     );
     sandbox.detach(["--join", "sleep"]).fails(125, &stderr);
+}
+
+#[test]
+fn join_waits_for_a_detach_that_is_about_to_record_the_end() {
+    let sandbox = Sandbox::new();
+    let mut waiting = sandbox.command(DETACH).args(["-q", "-w", "-N", "watched", "sleep", "60"]).spawn().unwrap();
+    let launcher = Process::new(waiting.id().cast_signed());
+    let pid = await_result(|| {
+        let records = sandbox.records();
+        records.first().and_then(|record| record["pid"].as_i64()).ok_or_else(String::new)
+    });
+    let job = Process::new(pid.try_into().unwrap());
+    job.wait_for_exec("sleep");
+    let joining = sandbox.command(DETACH).args(["--join", "watched"]).stderr(Stdio::null()).spawn().unwrap();
+    let process = Process::new(joining.id().cast_signed());
+    eventually(|| process.is_asleep());
+    launcher.signal(Signal::SIGSTOP);
+    job.signal(Signal::SIGTERM);
+    eventually(|| job.is_dead());
+    launcher.signal(Signal::SIGCONT);
+    Run::from(joining.wait_with_output().unwrap()).exits(143);
+    assert_eq!(waiting.wait().unwrap().code(), Some(143));
+}
+
+#[test]
+fn join_and_log_hold_more_processes_than_the_soft_limit_on_descriptors() {
+    let sandbox = Sandbox::new();
+    let script = "i=0; while [ $i -lt 100 ]; do sleep 60 & i=$((i + 1)); done; : > up; wait";
+    let job = sandbox.job(["-N", "many", "sh", "-c", script]);
+    eventually(|| sandbox.work("up").exists());
+    let start = |mode: &str| {
+        let script = format!("ulimit -S -n 64; exec detach {mode} many");
+        let running = sandbox.command("sh").args(["-c", &script]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        running.unwrap()
+    };
+    let running = [start("--join"), start("--log -f")];
+    for running in &running {
+        let process = Process::new(running.id().cast_signed());
+        eventually(|| process.is_alive() && process.descriptors().len() > 100);
+    }
+    sandbox.detach(["--stop", "many"]).succeeds_silently();
+    assert!(job.is_dead());
+    let [joining, following] = running.map(|running| Run::from(running.wait_with_output().unwrap()));
+    joining.exits(125);
+    following.succeeds();
 }

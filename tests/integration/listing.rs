@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
@@ -461,4 +462,33 @@ fn await_settled(sandbox: &Sandbox, with_each_job: usize) -> Vec<Process> {
         let is_complete = processes.len() == with_each_job * sandbox.records().len();
         if is_complete && processes.iter().all(is_settled) { Ok(processes) } else { Err(format!("{processes:?}")) }
     })
+}
+
+#[test]
+fn jobs_of_earlier_boots_are_in_the_order_of_their_time() {
+    let sandbox = Sandbox::new();
+    for (name, boot) in [("older", "ffffffff-0000-0000-0000-000000000000"), ("newer", storage::OTHER_BOOT)] {
+        sandbox.detach(["-w", "-N", name, "true"]).succeeds_silently();
+        fs::rename(storage::journal(&sandbox), storage::journal_of(&sandbox, boot)).unwrap();
+    }
+    assert_eq!(sandbox.sh("detach --list | cut -f2").succeeds(), "older\nnewer\n");
+    let joined = sandbox.detach(["-v", "--join"]).exits(0);
+    assert!(joined.stderr.starts_with("detach: 'newer' "), "{joined:?}");
+}
+
+#[test]
+fn damaged_line_is_reported_once() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["-N", "job", "sleep", "60"]);
+    storage::append(&sandbox, "\nhello\n");
+    let warning = "detach: warning: cannot read line ";
+    let count = |run: &Run| run.stderr.lines().filter(|line| line.starts_with(warning)).count();
+    let checked = sandbox.detach(["--check", "job", "job"]).exits(0);
+    assert_eq!(count(&checked), 1, "{checked:?}");
+    let joining = sandbox.command(DETACH).args(["--join", "job"]).stderr(Stdio::piped()).spawn().unwrap();
+    let process = Process::new(joining.id().cast_signed());
+    eventually(|| process.is_asleep());
+    job.kill();
+    let joined = Run::from(joining.wait_with_output().unwrap()).exits(125);
+    assert_eq!(count(&joined), 1, "{joined:?}");
 }

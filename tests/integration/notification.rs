@@ -174,3 +174,22 @@ fn notify_send_runs_with_clean_signals_and_is_not_waited_for() {
     // The tracking process ends while notify-send still runs.
     eventually(|| sandbox.processes().iter().all(|it| !it.runs("detach")));
 }
+
+#[test]
+fn notification_is_shown_even_if_the_end_cannot_be_recorded() {
+    let sandbox = Sandbox::new();
+    let bin = sandbox.path("bin");
+    fs::create_dir(&bin).unwrap();
+    let shown = sandbox.path("shown");
+    sandbox.script("notify-send", &format!("#!/bin/sh\n: > {}\n", shown.display()));
+    fs::rename(sandbox.work("notify-send"), bin.join("notify-send")).unwrap();
+    let mut path = bin.into_os_string();
+    path.push(":/usr/bin:/bin");
+    let mut command = sandbox.command(DETACH);
+    command.env("PATH", path).env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nowhere");
+    let script = "until [ -e go ]; do sleep 0.01; done";
+    Run::of(command.args(["--notify", "-o", "/dev/null", "sh", "-c", script])).succeeds_silently();
+    fs::remove_dir_all(sandbox.state()).unwrap();
+    sandbox.write("go", "");
+    eventually(|| shown.exists());
+}

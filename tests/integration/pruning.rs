@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::storage::set_age;
-use crate::support::{Run, Sandbox, Terminal, eventually, process_named_in, sleeper, storage};
+use crate::support::{DETACH, Run, Sandbox, Terminal, eventually, process_named_in, sleeper, storage};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -223,4 +223,36 @@ fn prune_keeps_the_log_of_a_record_that_cannot_be_read() {
     storage::set_unknown_version(&sandbox);
     sandbox.detach(["-q", "--prune", "0"]).exits(0);
     assert_eq!(sandbox.files(""), before);
+}
+
+#[test]
+fn prune_keeps_a_job_of_another_namespace_whose_first_process_has_ended() {
+    let sandbox = Sandbox::new();
+    sandbox.detach(["-w", "sh", "-c", "sleep 60 & exit 3"]).exits(3);
+    storage::move_to_other_pid_namespace(&sandbox);
+    let before = sandbox.files("");
+    assert_eq!(sandbox.sh("detach --list | cut -f3").succeeds(), "elsewhere\n");
+    sandbox.detach(["--prune", "0"]).succeeds_silently();
+    assert_eq!(sandbox.files(""), before);
+}
+
+#[test]
+fn prune_behind_another_one_works_on_what_that_has_left() {
+    requires!(flock);
+    let sandbox = Sandbox::new();
+    sandbox.detach(["-w", "true"]).succeeds_silently();
+    // As another prune.
+    let script = ": > locked; until [ -e go ]; do sleep 0.01; done";
+    let mut other = sandbox.command("flock").arg(sandbox.state()).args(["sh", "-c", script]).spawn().unwrap();
+    eventually(|| sandbox.work("locked").exists());
+    assert_eq!(sandbox.sh("detach -v --prune 0 --dry-run 2>&1 | wc -l").succeeds(), "2\n");
+    let stderr = fs::File::create(sandbox.work("stderr")).unwrap();
+    let mut waiting = sandbox.command(DETACH).args(["-v", "--prune", "0"]).stderr(stderr).spawn().unwrap();
+    let waits = "detach: waiting for another 'detach --prune'\n";
+    eventually(|| sandbox.read("stderr") == waits);
+    sandbox.detach(["-w", "true"]).succeeds_silently();
+    sandbox.write("go", "");
+    other.wait().unwrap();
+    assert!(waiting.wait().unwrap().success());
+    assert_eq!(sandbox.read("stderr"), format!("{waits}detach: removed 2 ended jobs, 0 B\n"));
 }

@@ -223,3 +223,27 @@ fn job_whose_program_replaces_itself_all_the_time_keeps_running() {
     assert_eq!(sandbox.state_of(&job), "ended");
     sandbox.jobs(0);
 }
+
+#[test]
+fn job_that_forks_and_exits_all_the_time_keeps_running() {
+    requires!(perl);
+    let sandbox = Sandbox::new();
+    sandbox.write("on", "");
+    let chain = "while (-e 'on') { exit if fork; select undef, undef, undef, 0.002 } open F, '>', 'off'";
+    let job = sandbox.job(["-o", "/dev/null", "-N", "chain", "perl", "-e", chain]);
+    eventually(|| job.is_dead());
+    let joining = sandbox.command(DETACH).args(["--join", "chain"]).stderr(Stdio::piped()).spawn().unwrap();
+    let joining_process = Process::new(joining.id().cast_signed());
+    for _ in 0..5 {
+        sandbox.detach(["--prune", "0"]).succeeds_silently();
+        // It may be overlooked for long, but is never taken for one that has ended.
+        let state = sandbox.state_of(&job);
+        assert!(state == "ending" || state.starts_with("running"), "{state}");
+        assert!(joining_process.is_alive());
+    }
+    assert!(!sandbox.work("off").exists());
+    sandbox.remove("on");
+    Run::from(joining.wait_with_output().unwrap()).exits(125);
+    assert!(sandbox.work("off").exists());
+    assert_eq!(sandbox.state_of(&job), "ended");
+}

@@ -381,3 +381,26 @@ fn process_of_another_user_cannot_be_stopped() {
     }
     assert!(job.is_alive());
 }
+
+#[test]
+fn job_that_forks_and_exits_all_the_time_is_stopped_or_is_said_not_to_be() {
+    requires!(perl);
+    let sandbox = Sandbox::new();
+    sandbox.write("on", "");
+    // Each process leaves a mark.
+    let chain = "while (-e 'on') { open F, '>>', 'beat'; print F 1; close F; exit if fork; \
+                 select undef, undef, undef, 0.002 }";
+    let job = sandbox.job(["-o", "/dev/null", "-N", "chain", "perl", "-e", chain]);
+    eventually(|| job.is_dead());
+    let run = sandbox.detach(["-v", "--stop", "chain"]);
+    let beats = sandbox.read("beat").len();
+    if run.status == 0 {
+        assert_eq!(run.stderr, format!("detach: 'chain' (PID {}) ended\n", job.pid));
+        assert_eq!(sandbox.state_of(&job), "ended");
+        assert_eq!(sandbox.read("beat").len(), beats);
+    } else {
+        run.exits(125);
+        eventually(|| sandbox.read("beat").len() > beats);
+    }
+    sandbox.remove("on");
+}

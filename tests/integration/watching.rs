@@ -506,3 +506,16 @@ fn verbose_start_prints_the_line_of_a_terminal_anywhere() {
     let run = sandbox.detach(["-v", "-o", "/dev/null", "sleep", "60"]);
     run.warns(&format!("detach: 'sleep' (PID {}), output discarded", sandbox.only_job().pid));
 }
+
+#[test]
+fn child_from_before_the_exec_of_detach_is_not_taken_for_the_tracking_process() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.work("up");
+    // The child ends while the command runs.
+    let command = format!("until [ -e {0} ]; do sleep 0.01; done; exit 3", file.display());
+    let script =
+        format!("sh -c 'until [ -e job ]; do sleep 0.01; done; : > up' & exec detach -t -w sh -c ': > job; {command}'");
+    for _ in 0..5 {
+        sandbox.sh(&format!("rm -f up job; {script}")).exits(3);
+    }
+}
