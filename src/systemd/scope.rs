@@ -60,26 +60,11 @@ pub fn enter(unit: &str, job: &OsStr) -> Result<(), Error> {
     if !systemd::is_running() {
         return Err(refuse("systemd is not running"));
     }
-    let mut command = Command::new(PROGRAM);
-    let slice = match find_manager()? {
-        Manager::System => &[][..],
-        Manager::User(bus) => {
-            command.arg(format!("--address=unix:path={bus}"));
-            &["Slice", "s", "app.slice"]
-        }
-    };
-    let manager = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
-    command.args(["--quiet", "call"]).args(manager).args(["StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail"]);
-    command.arg((3 + slice.len() / 3).to_string());
-    command.args(["PIDs", "au", "1", &Pid::this().to_string()]).args(slice);
-    // A scope that has failed is removed as well.
-    command.args(["CollectMode", "s", "inactive-or-failed"]);
-    command.args(["Description", "s", &format!("detach: {}", escape(job.as_bytes(), ""))]).arg("0");
+    let mut request = make_request(&find_manager()?, unit, job);
     // A caller that ignores SIGCHLD would have the kernel discard the status: wait(2).
     let reset = signals::set_sigchld(Disposition::Default);
     reset.map_err(|errno| Error::step("prepare signals", errno))?;
-    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output();
-    match output {
+    match request.output() {
         Ok(output) if output.status.success() => wait_until_in(unit),
         Ok(output) => Err(refuse(&find_reason(&output.stderr))),
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -87,6 +72,28 @@ pub fn enter(unit: &str, job: &OsStr) -> Result<(), Error> {
         }
         Err(error) => Err(refuse(&format!("'{PROGRAM}': {}", reason(errno(&error))))),
     }
+}
+
+/// The call of `StartTransientUnit`: org.freedesktop.systemd1(5).
+fn make_request(manager: &Manager, unit: &str, job: &OsStr) -> Command {
+    let mut command = Command::new(PROGRAM);
+    let slice = match manager {
+        Manager::System => &[][..],
+        Manager::User(bus) => {
+            command.arg(format!("--address=unix:path={bus}"));
+            &["Slice", "s", "app.slice"]
+        }
+    };
+    let object = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
+    command.args(["--quiet", "call"]).args(object).args(["StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail"]);
+    // How many properties there are, then these; and no other units.
+    command.arg(if slice.is_empty() { "3" } else { "4" });
+    command.args(["PIDs", "au", "1", &Pid::this().to_string()]).args(slice);
+    // A scope that has failed is removed as well.
+    command.args(["CollectMode", "s", "inactive-or-failed"]);
+    command.args(["Description", "s", &format!("detach: {}", escape(job.as_bytes(), ""))]).arg("0");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
 }
 
 /// The service manager that makes the scope.

@@ -27,8 +27,8 @@ pub enum Event {
 }
 
 /// The launchers whose job is in the session of logind, and the one whose job is not.
-const IN_SESSION: &[Launcher] = &["COMMAND &", "nohup COMMAND &", "setsid -f COMMAND", "detach COMMAND"];
-const IN_SCOPE: &[Launcher] = &["detach --scope COMMAND"];
+const IN_SESSION: &[Launcher] = LAUNCHERS.split_at(4).0;
+const IN_SCOPE: &[Launcher] = LAUNCHERS.split_at(4).1;
 
 /// A user of `tests/machine`.
 struct User {
@@ -65,8 +65,8 @@ impl User {
             terminal.type_line(&launcher.replace("COMMAND", &format!("program ~/{file}")));
         }
         await_result(|| {
-            let files = machine.sh(&format!("cd /home/{name}; ls"));
-            let count = files.lines().filter(|file| file.ends_with(".pid")).count();
+            let files = machine.sh(&format!("cd /home/{name}; find . -name '*.pid'"));
+            let count = files.lines().count();
             let end = terminal.screen_end();
             if count == launchers.len() { Ok(()) } else { Err(format!("{name} has {files:?} and sees {end:?}")) }
         });
