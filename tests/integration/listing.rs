@@ -216,6 +216,7 @@ fn list_as_json_has_every_field_and_every_byte() {
         "state",
         "stderr",
         "stdout",
+        "time_namespace",
         "version",
     ];
     assert_eq!(names(&record), others.map(str::to_owned).into());
