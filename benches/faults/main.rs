@@ -1,7 +1,7 @@
 //! Lets starts fail in every way, and prints what was tried and what fell short.
 //!
 //! `cargo bench --bench faults` does all of it, which takes long; `-- calls` fails and kills at each system call,
-//! `-- instructions` kills each new process after each instruction, `-- moments` kills the first one at random moments. A
+//! `-- instructions` kills each new process before each instruction, `-- moments` kills the first one at random moments. A
 //! number after the word, such as `-- instructions 10`, tries every tenth place, or makes a tenth of the starts.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -59,14 +59,13 @@ fn try_calls(mode: usize, part: u64) -> Tally {
     range.tally
 }
 
-/// SIGKILL after every `part`th instruction of each new process.
+/// SIGKILL before every `part`th instruction of each new process, when it is made for the first time.
 #[cfg(target_arch = "x86_64")]
 fn try_instructions(mode: usize, part: u64) -> Tally {
     let mut range = Range::new(MODES[mode]);
     for process in 1..=MODES[mode].2 {
-        let mut instructions = 0;
-        while range.try_instruction(process, instructions) {
-            instructions += part;
+        for address in range.list_instructions(process).into_iter().step_by(part.try_into().unwrap()) {
+            range.try_instruction(process, address);
         }
     }
     range.tally

@@ -217,6 +217,7 @@ fn list_as_json_has_every_field_and_every_byte() {
         "state",
         "stderr",
         "stdout",
+        "time_namespace",
         "unit",
         "version",
     ];

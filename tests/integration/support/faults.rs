@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 
-use super::tracer::{Act, Call, STOPPED, with_calls, with_kill};
+use super::tracer::{Act, Call, STOPPED, with_calls, with_kill, with_steps};
 use super::wait::{await_result, eventually};
 use super::{DETACH, Sandbox, storage};
 
@@ -40,6 +40,9 @@ const NOT_TRIED: [i64; 3] = [libc::SYS_getpid, libc::SYS_exit, libc::SYS_exit_gr
 const FIRST: i64 = libc::SYS_fcntl;
 /// Every signal gets its disposition in turn; so many are passed over.
 const REPEATED: usize = 16;
+/// A shell, and what it becomes, without a random layout of the memory: setarch(8).
+#[allow(dead_code)] // benches/faults needs it
+const AT_FIXED_ADDRESSES: &[&str] = &["setarch", "-R", "sh"];
 /// Longer than any start takes.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -79,7 +82,7 @@ impl Range {
     /// How many system calls can be tried: those of a start in which all goes well.
     pub fn count_calls(&mut self) -> usize {
         let mut places = Places::default();
-        self.try_start(|command| {
+        self.try_start(&["sh"], |command| {
             let (child, status) = with_calls(command, |call| {
                 places.find(call);
                 Act::Make
@@ -92,7 +95,7 @@ impl Range {
     /// A start in which one system call does not go well.
     pub fn try_call(&mut self, place: usize, act: Act) {
         let mode = self.mode;
-        self.try_start(|command| {
+        self.try_start(&["sh"], |command| {
             let mut places = Places::default();
             let mut hit = None;
             let (child, status) = with_calls(command, |call| {
@@ -109,20 +112,33 @@ impl Range {
         });
     }
 
-    /// A start in which the process of this number is killed after so many instructions. Returns whether it made as many.
+    /// The instructions that the process of this number makes in a start in which all goes well.
     #[allow(dead_code)] // benches/faults needs it
-    pub fn try_instruction(&mut self, process: usize, instructions: u64) -> bool {
-        let mode = self.mode;
-        self.try_start(|command| {
-            let (child, status, is_tried) = with_kill(command, process, instructions);
-            let what = format!("{}: process {process} killed after {instructions} instructions", mode.0);
-            Trial { child, status, is_tried, what, may_be_killed_before_exec: process == mode.2 }
-        })
+    pub fn list_instructions(&mut self, process: usize) -> Vec<u64> {
+        let mut instructions = Vec::new();
+        self.try_start(AT_FIXED_ADDRESSES, |command| {
+            let (child, status, made) = with_steps(command, process);
+            instructions = made;
+            Trial { child, status, is_tried: false, what: String::new(), may_be_killed_before_exec: false }
+        });
+        instructions
     }
 
-    /// Makes a start by `run`. Returns whether there was anything to try.
-    fn try_start(&mut self, run: impl FnOnce(&mut Command) -> Trial) -> bool {
-        let mut command = self.sandbox.command("sh");
+    /// A start in which the process of this number is killed before one of [`Range::list_instructions`].
+    #[allow(dead_code)] // benches/faults needs it
+    pub fn try_instruction(&mut self, process: usize, address: u64) {
+        let mode = self.mode;
+        self.try_start(AT_FIXED_ADDRESSES, |command| {
+            let (child, status, is_tried) = with_kill(command, process, address);
+            let what = format!("{}: process {process} killed at {address:#x}", mode.0);
+            Trial { child, status, is_tried, what, may_be_killed_before_exec: process == mode.2 }
+        });
+    }
+
+    /// Makes a start by `run`, as an argument of `launcher`.
+    fn try_start(&mut self, launcher: &[&str], run: impl FnOnce(&mut Command) -> Trial) {
+        let mut command = self.sandbox.command(launcher[0]);
+        command.args(&launcher[1..]);
         let script = format!("exec 9> alive; {STOPPED}");
         command.args(["-c", &script, "sh", DETACH]).args(self.mode.1);
         command.args(["--keep-fd", "9", "/bin/sh", "-c", "echo ran >&9"]);
@@ -138,7 +154,6 @@ impl Range {
             self.judge(&what, &seen, may_be_killed_before_exec);
         }
         self.clean();
-        is_tried
     }
 
     /// Waits until every job has ended, and returns how many have run.

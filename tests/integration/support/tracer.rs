@@ -3,7 +3,7 @@
 //!
 //! Only the thread that starts a program traces it. All that it traces ends with the test, at the latest.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 
@@ -77,36 +77,101 @@ pub fn with_calls(command: &mut Command, mut act: impl FnMut(Call) -> Act) -> (C
     (child, tracer.status.unwrap())
 }
 
-/// Runs `command` likewise, and kills its process `number` after `instructions` of it. Returns how it ended, and whether that
-/// process has made as many.
+/// Runs `command` likewise, and lists the instructions of its process `number` by their addresses, each where it is made for
+/// the first time. Returns how it ended.
 #[allow(dead_code)] // benches/faults needs it
-pub fn with_kill(command: &mut Command, number: usize, instructions: u64) -> (Child, ExitStatus, bool) {
+pub fn with_steps(command: &mut Command, number: usize) -> (Child, ExitStatus, Vec<u64>) {
     let (child, mut tracer) = Tracer::start(command);
-    let mut left = instructions;
-    let mut is_killed = false;
+    let mut known = HashSet::new();
+    let mut addresses = Vec::new();
     while let Some(event) = tracer.next_event() {
         let stepped = match event {
             WaitStatus::Stopped(pid, Signal::SIGTRAP) => Some(pid),
-            // The first stop of a new process.
-            WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_STOP) => Some(pid),
+            WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_STOP) => {
+                tracer.meet(pid);
+                Some(pid)
+            }
             // It steps over the clone of its own child.
-            WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_VFORK) => Some(pid),
+            WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_CLONE) => {
+                tracer.meet_child(pid);
+                Some(pid)
+            }
             _ => None,
         };
-        let is_it = |pid: &Pid| tracer.tracees.get(pid).is_some_and(|tracee| tracee.number == number);
-        match stepped.filter(|pid| number > 0 && is_it(pid)) {
-            Some(pid) if left == 0 => {
-                is_killed = true;
-                let _ = kill(pid, Signal::SIGKILL);
+        let Some(pid) = stepped.filter(|pid| tracer.is_process(*pid, number)) else {
+            tracer.handle(event, Pace::Freely);
+            continue;
+        };
+        if let Ok(registers) = ptrace::getregs(pid)
+            && known.insert(registers.rip)
+        {
+            addresses.push(registers.rip);
+        }
+        let _ = ptrace::step(pid, None);
+    }
+    (child, tracer.status.unwrap(), addresses)
+}
+
+/// Runs `command` likewise, and kills its process `number` before it makes the instruction at `address` for the first time.
+/// Returns how it ended, and whether the process came there.
+#[allow(dead_code)] // benches/faults needs it
+pub fn with_kill(command: &mut Command, number: usize, address: u64) -> (Child, ExitStatus, bool) {
+    let (child, mut tracer) = Tracer::start(command);
+    let mut original = None;
+    let mut is_killed = false;
+    // The process that makes the instruction all the same, because it is another one.
+    let mut passing = None;
+    while let Some(event) = tracer.next_event() {
+        match event {
+            WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_STOP) => {
+                tracer.meet(pid);
+                if tracer.is_process(pid, number) && original.is_none() {
+                    original = set_breakpoint(pid, address);
+                }
+                Tracer::resume(pid, None, Pace::Freely);
             }
-            Some(pid) => {
-                left -= 1;
-                let _ = ptrace::step(pid, None);
+            WaitStatus::Stopped(pid, Signal::SIGTRAP) if passing == Some(pid) => {
+                passing = None;
+                // All of them share the memory.
+                if tracer.tracees.values().any(|tracee| tracee.number == number) {
+                    let _ = set_breakpoint(pid, address);
+                }
+                Tracer::resume(pid, None, Pace::Freely);
             }
-            None => tracer.handle(event, Pace::Freely),
+            WaitStatus::Stopped(pid, Signal::SIGTRAP) if original.is_some() => {
+                remove_breakpoint(pid, address, original.unwrap_or_default());
+                if tracer.is_process(pid, number) {
+                    is_killed = true;
+                    let _ = kill(pid, Signal::SIGKILL);
+                } else {
+                    passing = Some(pid);
+                    let _ = ptrace::step(pid, None);
+                }
+            }
+            other => tracer.handle(other, Pace::Freely),
         }
     }
     (child, tracer.status.unwrap(), is_killed)
+}
+
+/// int3
+const BREAKPOINT: i64 = 0xcc;
+
+/// Puts a breakpoint in the place of the instruction at `address`, and returns the word that was there.
+fn set_breakpoint(pid: Pid, address: u64) -> Option<i64> {
+    let place = address as *mut libc::c_void;
+    let word = ptrace::read(pid, place).ok()?;
+    ptrace::write(pid, place, word & !0xff | BREAKPOINT).ok()?;
+    Some(word)
+}
+
+/// Puts the instruction back before which `pid` has stopped.
+fn remove_breakpoint(pid: Pid, address: u64, original: i64) {
+    let _ = ptrace::write(pid, address as *mut libc::c_void, original);
+    if let Ok(mut registers) = ptrace::getregs(pid) {
+        registers.rip = address;
+        let _ = ptrace::setregs(pid, registers);
+    }
 }
 
 impl Tracer {
@@ -189,10 +254,8 @@ impl Tracer {
                 let _ = ptrace::detach(pid, None);
             }
             WaitStatus::PtraceEvent(pid, _, event) => {
-                if event != libc::PTRACE_EVENT_STOP
-                    && let Ok(new) = ptrace::getevent(pid)
-                {
-                    self.meet(Pid::from_raw(new.try_into().unwrap()));
+                if event != libc::PTRACE_EVENT_STOP {
+                    self.meet_child(pid);
                 }
                 self.meet(pid);
                 Self::resume(pid, None, pace);
@@ -213,6 +276,17 @@ impl Tracer {
             self.count += 1;
             Tracee { number, fault: None, is_in_call: false }
         });
+    }
+
+    /// The process that `pid` has just made.
+    fn meet_child(&mut self, pid: Pid) {
+        if let Ok(child) = ptrace::getevent(pid) {
+            self.meet(Pid::from_raw(child.try_into().unwrap()));
+        }
+    }
+
+    fn is_process(&self, pid: Pid, number: usize) -> bool {
+        self.tracees.get(&pid).is_some_and(|tracee| tracee.number == number)
     }
 
     /// It may have been killed meanwhile.
