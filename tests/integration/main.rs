@@ -27,6 +27,7 @@ mod output;
 mod peers;
 mod pidfile;
 mod pruning;
+mod refusals;
 mod remote;
 mod sessions;
 mod standard_input;
