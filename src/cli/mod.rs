@@ -204,7 +204,9 @@ fn invalid_value(error: &clap::Error) -> Error {
     command.build();
     let takes_it = |mode: &&Command| mode.get_arguments().any(|known| known.to_string() == argument);
     let mode = command.get_subcommands().find(takes_it).map_or(String::new(), |mode| format!("{} ", mode.get_name()));
-    let option = argument.trim_matches(['[', ']']);
+    let option = argument.trim_end_matches("...").trim_matches(['[', ']']);
+    // A positional argument that must be there.
+    let option = option.strip_prefix('<').map_or(option, |name| name.trim_end_matches('>'));
     Error::new(format!("cannot use {value} for '{option}': {reason}")).with_hint(format!("see 'detach {mode}--help'"))
 }
 

@@ -32,6 +32,7 @@ mod packaging;
 mod peers;
 mod pidfile;
 mod pruning;
+mod refusals;
 mod remote;
 mod scope;
 mod sessions;
