@@ -27,6 +27,7 @@ mod peers;
 mod pidfile;
 mod pruning;
 mod remote;
+mod rescued_jobs;
 mod sessions;
 mod standard_input;
 mod state;
