@@ -100,6 +100,16 @@ impl Journal {
         self.append(directory, &[IoSlice::new(&line)])
     }
 
+    /// Appends that nothing came of letting go of a job at that time. Allocates nothing.
+    pub fn append_rescue_withdrawal(
+        &self,
+        directory: &StateDirectory,
+        job: JobId,
+        let_go_at_ms: u64,
+    ) -> nix::Result<()> {
+        self.append_event(directory, &Event { withdrawn_rescue: Some(let_go_at_ms), ..Event::of(job) })
+    }
+
     /// Appends that the start was taken back. Allocates nothing.
     pub fn append_withdrawal(&self, directory: &StateDirectory, job: JobId) -> nix::Result<()> {
         self.append_event(directory, &Event { withdrawn: true, ..Event::of(job) })
@@ -194,6 +204,9 @@ struct Event<'a> {
     session_ended_at_ms: Option<u64>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     withdrawn: bool,
+    /// The `let_go_at_ms` of a rescue that came to nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    withdrawn_rescue: Option<u64>,
 }
 
 impl Event<'_> {
@@ -206,6 +219,7 @@ impl Event<'_> {
             end: None,
             session_ended_at_ms: None,
             withdrawn: false,
+            withdrawn_rescue: None,
         }
     }
 }
@@ -231,6 +245,7 @@ struct Line<'a> {
     session_ended_at_ms: Option<u64>,
     #[serde(default)]
     withdrawn: bool,
+    withdrawn_rescue: Option<u64>,
 }
 
 /// The journal of a boot, as it was read.
@@ -266,10 +281,10 @@ pub struct Entry {
 #[derive(Default)]
 struct Events {
     process: Option<Process>,
-    rescue: Option<Rescue>,
     start: Option<(usize, Range<usize>)>,
-    /// The start as it is after detach has let go of the job.
-    start_of_rescue: Option<(usize, Range<usize>)>,
+    /// Each time that detach has let go of it, and how it is since then.
+    rescues: Vec<(Rescue, Option<(usize, Range<usize>)>)>,
+    withdrawn_rescues: Vec<u64>,
     end: Option<End>,
     session_ended_at_ms: Option<u64>,
     is_withdrawn: bool,
@@ -277,27 +292,11 @@ struct Events {
 }
 
 impl Events {
-    /// Whatever the order of the events, a process that was let go of in any of them was let go of; everything else is as
-    /// in the last.
-    fn add_rescue(&mut self, mut rescue: Rescue, start: Option<(usize, Range<usize>)>) {
-        let mut members = rescue.members.clone();
-        members.extend(self.rescue.iter().flat_map(|known| &known.members));
-        members.sort_unstable();
-        members.dedup();
-        match &mut self.rescue {
-            Some(known) if known.let_go_at_ms > rescue.let_go_at_ms => known.members = members,
-            _ => {
-                rescue.members = members;
-                self.rescue = Some(rescue);
-                self.start_of_rescue = start;
-            }
-        }
-    }
-
     /// `None`: there is no such job.
-    fn into_entry(self, id: JobId) -> Option<Entry> {
-        let Self { process, rescue, start, start_of_rescue, end, session_ended_at_ms, is_withdrawn, place } = self;
-        let start = start_of_rescue.or(start).filter(|_| !is_withdrawn)?;
+    fn into_entry(mut self, id: JobId) -> Option<Entry> {
+        let (rescue, start_of_rescue) = self.merge_rescues().unzip();
+        let Self { process, start, end, session_ended_at_ms, is_withdrawn, place, .. } = self;
+        let start = start_of_rescue.flatten().or(start).filter(|_| !is_withdrawn)?;
         let log = rescue.as_ref().and_then(|rescue| rescue.log.clone());
         let (process, rescue) = match (process, rescue) {
             // Started by detach, so its processes are known by their session.
@@ -306,6 +305,17 @@ impl Events {
             (None, None) => return None,
         };
         Some(Entry { id, process, rescue, end, session_ended_at_ms, place, start })
+    }
+
+    /// Whatever the order of the events, a process that was let go of in any of them was let go of; everything else is as
+    /// in the last.
+    fn merge_rescues(&mut self) -> Option<(Rescue, Option<(usize, Range<usize>)>)> {
+        self.rescues.retain(|(rescue, _)| !self.withdrawn_rescues.contains(&rescue.let_go_at_ms));
+        let mut members: Vec<_> = self.rescues.iter().flat_map(|(rescue, _)| &rescue.members).copied().collect();
+        members.sort_unstable();
+        members.dedup();
+        let (last, start) = self.rescues.drain(..).max_by_key(|(rescue, _)| rescue.let_go_at_ms)?;
+        Some((Rescue { members, ..last }, start))
     }
 }
 
@@ -380,7 +390,7 @@ impl Contents {
                     (number, offset..offset + text.len())
                 });
                 if let Some(rescue) = event.rescue {
-                    events.add_rescue(rescue, start);
+                    events.rescues.push((rescue, start));
                 } else if let (Some(process), Some(start)) = (event.process, start) {
                     events.process = Some(process);
                     events.start = Some(start);
@@ -388,6 +398,7 @@ impl Contents {
                 events.end = event.end.or(events.end.take());
                 events.session_ended_at_ms = event.session_ended_at_ms.or(events.session_ended_at_ms);
                 events.is_withdrawn |= event.withdrawn;
+                events.withdrawn_rescues.extend(event.withdrawn_rescue);
             }
         }
         let mut folded = Folded { entries: Vec::new(), leftovers: Vec::new() };

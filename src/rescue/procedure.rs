@@ -25,6 +25,7 @@ use crate::rescue::job::{Member, RunningJob, list_threads};
 use crate::rescue::record::Draft;
 use crate::rescue::terminal::{Purpose, Terminal, TerminalDescriptor, list_terminal_descriptors, list_watches};
 use crate::rescue::tracee::{Fault, Tracee};
+use crate::sys::mishap;
 use crate::sys::proc::{self, Stat};
 use crate::sys::process::Held;
 use crate::term::ui::Ui;
@@ -72,7 +73,9 @@ pub fn let_go(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> (Ve
     let mut stopped = Stopped { processes: Vec::new(), ledger: guardian.ledger };
     let (mut released, mut trouble) = (Vec::new(), stop_all(job, &mut stopped).err());
     if trouble.is_none() {
+        mishap::pass();
         draft.record(job, ui);
+        mishap::pass();
         trouble = let_go_of_each(job, draft.output(), guardian.ledger, &mut released);
     }
     if !guardian.ledger.has_changed() {
@@ -81,6 +84,7 @@ pub fn let_go(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> (Ve
     } else if after == After::Continue {
         stopped.continue_all();
     }
+    mishap::pass();
     guardian.dismiss();
     (released, trouble)
 }
@@ -121,7 +125,9 @@ impl Stopped<'_> {
             if !self.ledger.enter_stopped(member.pid) {
                 return Err(Trouble::TooMany);
             }
+            mishap::pass();
             held.signal(libc::SIGSTOP).map_err(Trouble::Look)?;
+            mishap::pass();
         }
         self.processes.push(StoppedProcess { held, has_run });
         Ok(())
@@ -135,6 +141,7 @@ impl Stopped<'_> {
 
     fn continue_all(&self) {
         for process in &self.processes {
+            mishap::pass();
             let _ = process.held.signal(libc::SIGCONT);
         }
     }

@@ -51,8 +51,7 @@ struct Place {
 pub struct Draft<'k> {
     keeper: &'k Keeper,
     id: JobId,
-    /// Whether the journal has the job already.
-    is_known: bool,
+    let_go_at_ms: u64,
     /// The error is a reason.
     journal: Result<Journal, String>,
     start: Start,
@@ -144,7 +143,7 @@ impl Keeper {
         let mut draft = Draft {
             keeper: self,
             id: known.map_or_else(|| self.identify(first), |known| *known.id()),
-            is_known: known.is_some(),
+            let_go_at_ms: now_in_ms(),
             journal: self.open_journal(),
             start: make_start(first, &name, &argv),
             log: None,
@@ -264,7 +263,7 @@ impl Draft<'_> {
         let rescue = Rescue {
             session: job.session,
             group: job.group,
-            let_go_at_ms: now_in_ms(),
+            let_go_at_ms: self.let_go_at_ms,
             log: self.log.clone(),
             output: output.map(|metadata| FileId { device: metadata.dev(), inode: metadata.ino() }),
             members: job.members.iter().map(identity).collect(),
@@ -287,8 +286,8 @@ impl Draft<'_> {
     /// nothing.
     pub fn take_back(&self) {
         let (Ok(place), Ok(_rights)) = (&self.keeper.place, self.keeper.user.assume()) else { return };
-        if let (false, Ok(journal)) = (self.is_known, &self.journal) {
-            let _ = journal.append_withdrawal(&place.directory, self.id);
+        if let Ok(journal) = &self.journal {
+            let _ = journal.append_rescue_withdrawal(&place.directory, self.id, self.let_go_at_ms);
         }
         if let (true, Some(log)) = (self.is_log_new, &self.log) {
             let _ = place.directory.remove(log.as_str());

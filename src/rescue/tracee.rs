@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 
 use crate::rescue::guardian::Ledger;
 use crate::sys::errno;
+use crate::sys::mishap;
 
 pub use processor::{IS_SUPPORTED, Registers, WORDS};
 
@@ -187,9 +188,11 @@ impl<'l> Tracee<'l> {
             }
         };
         ledger.enter(thread, &saved, mask);
+        mishap::pass();
         let tracee = Self { thread, memory, saved, mask, instruction, is_untouched: true, ledger };
         // From here on, dropping it puts everything back. No signal is to be delivered to what is no code of its own.
         set_mask(thread, u64::MAX)?;
+        mishap::pass();
         Ok(tracee)
     }
 
@@ -198,9 +201,11 @@ impl<'l> Tracee<'l> {
         self.is_untouched = false;
         let number = u64::try_from(number).unwrap_or(u64::MAX);
         set_registers(self.thread, &self.saved.with_call(self.instruction, number, arguments))?;
+        mishap::pass();
         loop {
             self.resume_until_system_call()?;
             self.resume_until_system_call()?;
+            mishap::pass();
             let result = get_registers(self.thread)?.result();
             let number = result.wrapping_neg();
             if RESTARTS.contains(&number) {
@@ -221,6 +226,7 @@ impl<'l> Tracee<'l> {
     fn resume_until_system_call(&self) -> Result<(), Fault> {
         loop {
             ptrace::syscall(self.thread, None)?;
+            mishap::pass();
             match wait(self.thread)? {
                 Stop::SystemCall => return Ok(()),
                 // Only SIGSTOP is not blocked, and the process has stopped already.
@@ -236,15 +242,19 @@ impl<'l> Tracee<'l> {
     fn put_back(&self) -> Result<(), Fault> {
         if !self.is_untouched {
             ptrace::interrupt(self.thread)?;
+            mishap::pass();
             loop {
                 ptrace::cont(self.thread, None)?;
+                mishap::pass();
                 if wait(self.thread)? == Stop::Interrupted {
                     break;
                 }
             }
         }
         restore(self.thread, &self.saved, self.mask)?;
+        mishap::pass();
         self.ledger.strike_out();
+        mishap::pass();
         ptrace::detach(self.thread, None)?;
         Ok(())
     }
@@ -260,7 +270,9 @@ impl Drop for Tracee<'_> {
 /// Becomes the tracer of a thread, and waits until it has stopped.
 fn hold(thread: Pid) -> Result<Pid, Fault> {
     ptrace::seize(thread, ptrace::Options::PTRACE_O_TRACESYSGOOD)?;
+    mishap::pass();
     ptrace::interrupt(thread)?;
+    mishap::pass();
     let mut stop = wait(thread)?;
     while let Stop::Signal(_) | Stop::SystemCall = stop {
         if let Stop::Signal(signal) = stop {
@@ -284,6 +296,7 @@ pub fn repair(thread: Pid, registers: &Registers, mask: u64) -> Result<(), Fault
 
 fn restore(thread: Pid, registers: &Registers, mask: u64) -> Result<(), Fault> {
     set_registers(thread, registers)?;
+    mishap::pass();
     set_mask(thread, mask)?;
     Ok(())
 }

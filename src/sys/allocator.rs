@@ -45,6 +45,11 @@ unsafe impl GlobalAlloc for OwnerAlone {
     }
 }
 
+/// Whether the memory is that of this process, and not a copy or borrowed.
+pub fn is_owner() -> bool {
+    OWNER.load(Ordering::Relaxed) == Pid::this().as_raw()
+}
+
 /// Kills this process if the memory is another's.
 fn check() {
     let this = Pid::this();

@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod entry;
 pub mod exec;
 pub mod fixed;
+pub mod mishap;
 pub mod once;
 pub mod proc;
 pub mod process;

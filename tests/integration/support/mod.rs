@@ -17,6 +17,7 @@ mod sandbox;
 pub mod scene;
 pub mod storage;
 pub mod survival;
+pub mod target;
 mod terminal;
 mod wait;
 

@@ -200,6 +200,11 @@ impl Terminal {
         }
     }
 
+    /// The device that programs in it have open.
+    pub fn name(&self) -> &Path {
+        &self.device.0
+    }
+
     /// The process group in the foreground.
     pub fn foreground(&mut self) -> i32 {
         tcgetpgrp(self.master().as_fd()).map_or(0, Pid::as_raw)
