@@ -14,6 +14,7 @@ mod completions;
 mod daemon;
 mod documents;
 mod failures;
+mod functions;
 mod guarding;
 mod hardening;
 mod hints;

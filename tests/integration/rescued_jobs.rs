@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Process, Run, Sandbox, Terminal, await_result, eventually, process_named_in};
+use crate::support::{BASH, FISH, LoadedShell, Process, Run, Sandbox, Shell, ZSH, await_result, eventually};
 
 /// Writes a line every few milliseconds, as ping does. A failed write ends it.
 const WRITER: &str = r#"#!/usr/bin/perl
@@ -56,9 +56,11 @@ while time.time() < end:
 
 const NODE: &str = r#"#!/usr/bin/env node
 const fs = require('fs');
-fs.writeFileSync(process.argv[2] + '.new', process.pid + '\n');
-fs.renameSync(process.argv[2] + '.new', process.argv[2]);
 process.stdout.on('error', () => process.exit(1));
+process.stdout.write('tick\n', () => {
+    fs.writeFileSync(process.argv[2] + '.new', process.pid + '\n');
+    fs.renameSync(process.argv[2] + '.new', process.argv[2]);
+});
 setInterval(() => console.log('tick'), 10);
 setTimeout(() => process.exit(), 300000);
 "#;
@@ -105,103 +107,33 @@ const MAKEFILE: &str = "\
 FILES := $(foreach tens,0 1 2 3,$(foreach ones,0 1 2 3 4 5 6 7 8 9,made/$(tens)$(ones)))
 all: $(FILES)
 made/%:
-\t@echo make $@; sleep 0.1; echo > $@
+\t@echo make $@; sleep 0.3; echo > $@
 ";
 
-/// Numbers, not all at once; then the checksum of all of them.
-const PIPELINE: &str =
-    "perl -e '$| = 1; for (1 .. 200) { print \"$_\\n\"; select undef, undef, undef, 0.01 }' | cat | md5sum";
-
-struct Shell {
-    name: &'static str,
-    program: &'static [&'static str],
-    load: &'static str,
-    /// The exit status of the last command.
-    status: &'static str,
+/// Numbers, not all at once.
+const NUMBERS: &str = r#"#!/usr/bin/perl
+$| = 1;
+open my $ready, '>', "$ARGV[0].new" or die;
+print $ready "$$\n";
+close $ready;
+rename "$ARGV[0].new", $ARGV[0] or die;
+for (1 .. 200) {
+    print "$_\n";
+    select undef, undef, undef, 0.01;
 }
+"#;
 
-const BASH: Shell = Shell {
-    name: "bash",
-    program: &["bash", "--norc", "--noprofile", "-i"],
-    load: "eval \"$(detach --init bash)\"",
-    status: "$?",
-};
-const ZSH: Shell =
-    Shell { name: "zsh", program: &["zsh", "-f", "-i"], load: "eval \"$(detach --init zsh)\"", status: "$?" };
-const FISH: Shell = Shell {
-    name: "fish",
-    program: &["fish", "--no-config", "-i"],
-    load: "detach --init fish | source",
-    status: "$status",
-};
-
-/// A terminal with a shell in which the function is loaded.
-struct Scene {
-    shell: &'static Shell,
-    sandbox: Sandbox,
-    terminal: Terminal,
-    count: u32,
-}
-
-impl Scene {
-    fn open(shell: &'static Shell) -> Self {
-        let sandbox = Sandbox::new();
-        for (name, text) in [("writer", WRITER), ("reader", READER), ("threads.py", PYTHON), ("timer.js", NODE)] {
-            sandbox.script(name, text);
-        }
-        sandbox.write("Makefile", MAKEFILE);
-        fs::create_dir(sandbox.work("made")).unwrap();
-        let terminal = Terminal::open_with(&sandbox, shell.program);
-        let mut scene = Self { shell, sandbox, terminal, count: 0 };
-        scene.succeeds(shell.load);
-        scene
+/// A shell with the function, and the programs.
+fn open(shell: &Shell) -> LoadedShell {
+    let scene = LoadedShell::open(shell);
+    for (name, text) in
+        [("writer", WRITER), ("reader", READER), ("threads.py", PYTHON), ("timer.js", NODE), ("numbers", NUMBERS)]
+    {
+        scene.sandbox.script(name, text);
     }
-
-    fn file(&mut self, name: &str) -> PathBuf {
-        self.count += 1;
-        self.sandbox.path(&format!("{name}.{}", self.count))
-    }
-
-    /// Types a command once, and waits until it has succeeded.
-    #[track_caller]
-    fn succeeds(&mut self, command: &str) {
-        self.terminal.wait_for_prompt();
-        let file = self.file("status");
-        self.terminal.type_line(&format!("{command}; echo {} > {}", self.shell.status, file.display()));
-        let status = await_result(|| {
-            let text = fs::read_to_string(&file).unwrap_or_default();
-            text.strip_suffix('\n')
-                .map(str::to_owned)
-                .ok_or_else(|| format!("{command}: {}", self.terminal.screen_end()))
-        });
-        assert_eq!(status, "0", "{} {command}: {}", self.shell.name, self.terminal.screen_end());
-    }
-
-    /// Starts a program that writes its PID to the file that is its last argument.
-    #[track_caller]
-    fn start(&mut self, program: &str, how: &str) -> Process {
-        self.terminal.wait_for_prompt();
-        let file = self.file("pid");
-        self.terminal.type_line(&format!("{program} {} {how}", file.display()));
-        process_named_in(&file)
-    }
-
-    /// Starts a program in the foreground, and stops it with Ctrl-Z.
-    #[track_caller]
-    fn start_stopped(&mut self, program: &str) -> Process {
-        let process = self.start(program, "");
-        eventually(|| self.terminal.foreground() == process.group());
-        self.terminal.press("\x1a");
-        eventually(|| process.is_stopped() && self.terminal.foreground() == self.terminal.shell.group());
-        process
-    }
-
-    #[track_caller]
-    fn hang_up(&mut self) {
-        self.terminal.wait_for_prompt();
-        self.terminal.hang_up();
-        eventually(|| self.terminal.is_shell_dead());
-    }
+    scene.sandbox.write("Makefile", MAKEFILE);
+    fs::create_dir(scene.sandbox.work("made")).unwrap();
+    scene
 }
 
 /// It has no terminal, no descriptor on one, and ignores SIGHUP.
@@ -234,8 +166,8 @@ fn has_node() -> bool {
 }
 
 /// Jobs that run in the background and jobs that are stopped, named in every way.
-fn assert_jobs_survive(shell: &'static Shell) {
-    let mut scene = Scene::open(shell);
+fn assert_jobs_survive(shell: &Shell) {
+    let mut scene = open(shell);
     let source = scene.sandbox.path("static.c");
     fs::write(&source, STATIC).unwrap();
     let mut compiler = scene.sandbox.command("cc");
@@ -243,7 +175,7 @@ fn assert_jobs_survive(shell: &'static Shell) {
     Run::of(&mut compiler).succeeds_silently();
 
     let control = scene.start("./writer", "&");
-    let mut jobs = vec![scene.start_stopped("./writer")];
+    let mut jobs = vec![scene.start_stopped("./writer", "")];
     scene.succeeds("detach %%");
     assert_is_let_go(&jobs[0]);
     jobs.push(scene.start("./threads.py", "&"));
@@ -255,10 +187,10 @@ fn assert_jobs_survive(shell: &'static Shell) {
         scene.succeeds(detach);
     }
     if has_node() {
-        jobs.push(scene.start_stopped("./timer.js"));
+        jobs.push(scene.start_stopped("./timer.js", ""));
         scene.succeeds("detach -N node '%?timer'");
     }
-    let reader = scene.start_stopped("./reader");
+    let reader = scene.start_stopped("./reader", "");
     scene.succeeds("detach -o reader.log %%");
     for job in jobs.iter().chain([&reader]) {
         assert_is_let_go(job);
@@ -296,18 +228,16 @@ fn made(sandbox: &Sandbox) -> usize {
 }
 
 /// Jobs of several processes: a pipeline, and make with its children.
-fn assert_work_is_completed(shell: &'static Shell) {
-    let mut scene = Scene::open(shell);
+fn assert_work_is_completed(shell: &Shell) {
+    let mut scene = open(shell);
     let expected = scene.sandbox.sh("seq 200 | md5sum").succeeds();
     let control = scene.start("./writer", "&");
-    scene.terminal.wait_for_prompt();
-    scene.terminal.type_line(PIPELINE);
-    eventually(|| scene.terminal.foreground() != scene.terminal.shell.group());
-    scene.terminal.press("\x1a");
+    let numbers = scene.start_stopped("./numbers", "| cat | md5sum");
     scene.succeeds("detach -o sum %%");
+    assert_is_let_go(&numbers);
     scene.terminal.wait_for_prompt();
     scene.terminal.type_line("make -j4 &");
-    eventually(|| made(&scene.sandbox) >= 3);
+    eventually(|| made(&scene.sandbox) > 0);
     scene.succeeds("detach -o make.log %make");
     assert!(made(&scene.sandbox) < 40, "make was too fast");
     scene.hang_up();
@@ -343,7 +273,7 @@ fn pipeline_and_make_of_fish_complete_their_work() {
 fn loop_of_the_shell_itself_survives() {
     requires!(bash, zsh, perl);
     for shell in [&BASH, &ZSH] {
-        let mut scene = Scene::open(shell);
+        let mut scene = open(shell);
         let control = scene.start("./writer", "&");
         let file = scene.sandbox.work("loop");
         scene.terminal.wait_for_prompt();
@@ -376,7 +306,7 @@ fn loop_of_the_shell_itself_survives() {
 fn job_in_the_foreground_of_another_terminal_survives() {
     requires!(bash, zsh, fish, perl);
     for shell in [&BASH, &ZSH, &FISH] {
-        let mut scene = Scene::open(shell);
+        let mut scene = open(shell);
         let control = scene.start("./writer", "&");
         let job = scene.start("./writer", "");
         eventually(|| scene.terminal.foreground() == job.group());
@@ -394,9 +324,9 @@ fn job_in_the_foreground_of_another_terminal_survives() {
 fn several_jobs_are_let_go_of_at_once() {
     requires!(bash, zsh, fish, perl);
     for shell in [&BASH, &ZSH, &FISH] {
-        let mut scene = Scene::open(shell);
+        let mut scene = open(shell);
         let first = scene.start("./writer", "&");
-        let second = scene.start_stopped("./writer");
+        let second = scene.start_stopped("./writer", "");
         let third = scene.start("./writer", "&");
         scene.succeeds("detach %1 -q -o all.log %2");
         for job in [&first, &second] {

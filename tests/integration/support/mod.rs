@@ -9,6 +9,7 @@
 mod requirements;
 pub mod help;
 mod jobs;
+mod loaded_shell;
 pub mod peers;
 mod prediction;
 mod process;
@@ -27,6 +28,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 pub use jobs::TRACKER;
+pub use loaded_shell::{BASH, FISH, LoadedShell, Shell, ZSH};
 pub use prediction::{await_prediction, predict};
 pub use process::{Process, all_pids, process_named_in, sleeper};
 pub use requirements::{are_met, skip};
