@@ -53,10 +53,12 @@ _detach() {
         ['--log -f']= ['--log --follow']= ['--log -n']=NUMBER ['--log --lines']=NUMBER
         ['--stop --all']= ['--stop --grace']=TIME ['--stop --signal']=SIG
         ['--prune --dry-run']=
+        ['--pid -o']=FILE ['--pid --output']=FILE ['--pid -N']=WORD ['--pid --name']=WORD ['--pid --stay-stopped']=
         ['--check --json']=
     )
     # The kind of the words after each mode.
-    local -A words=([--list]=NOTHING [--log]=LOG [--join]=JOB [--stop]=JOB [--prune]=AGE [--check]=PID [--init]=SHELL)
+    local -A words=([--list]=NOTHING [--log]=LOG [--join]=JOB [--stop]=JOB [--prune]=AGE [--pid]=PROCESS [--check]=PID
+        [--init]=SHELL)
     local cur=$2 rest=$COMP_LINE word='' want='' first=0 begun='' mode='' ended='' letters offers='' i
     for word in "${!words[@]}" ''; do
         for i in -q --quiet -v --verbose -h --help; do
@@ -121,6 +123,7 @@ _detach() {
             _detach_jobs "$1" "$want" "$cur"
             [[ ! $cur || $cur == *[!0-9]* ]] || COMPREPLY+=($(compgen -W "$(ps -e -o pid=)" -- "$cur"))
             ;;
+        PROCESS) COMPREPLY=($(compgen -W "$(ps -U "$EUID" -o pid=)" -- "$cur")) ;;
         SHELL) COMPREPLY=($(compgen -W 'bash zsh fish' -- "$cur")) ;;
         ?*) ;;
         *)
@@ -128,7 +131,7 @@ _detach() {
                 # The function of --init takes jobs of the shell, by number and by name.
                 while IFS='[]' read -r word i word; do
                     [[ ! $i ]] || offers+=" %$i"
-                done < <(jobs)
+                done <<< "$(jobs)"
                 COMPREPLY=($(compgen -W "$offers" -- "$cur") $(compgen -P % -A job -- "${cur#%}"))
             elif [[ ! $begun && $cur == -* ]]; then
                 for word in "${!takes[@]}"; do

@@ -44,6 +44,8 @@ function __detach_words
             end
         case --prune
             printf '%s\n' 0 1d 7d 30d
+        case --pid
+            ps -U (id -u) -o pid=,comm= | string replace --regex '^ *([0-9]+) +' '$1\t'
         case --check
             __detach_jobs
             __fish_complete_pids
@@ -107,7 +109,7 @@ function __detach_option --argument-names option
 end
 
 set -g __detach_options
-set -g __detach_modes --list --log --join --stop --prune --check --init
+set -g __detach_modes --list --log --join --stop --prune --pid --check --init
 complete -c detach -f -a '(__detach_words)'
 __detach_option F/full -d 'Perform the complete daemon sequence'
 __detach_option o/output= -rF -d 'Append stdout and stderr to FILE'
@@ -135,6 +137,7 @@ complete -c detach -n __detach_in_start -l log -d 'Print the output of a job'
 complete -c detach -n __detach_in_start -l join -d 'Wait until jobs end, and exit with their status'
 complete -c detach -n __detach_in_start -l stop -d 'Stop jobs: send SIGTERM, then SIGKILL to what is left'
 complete -c detach -n __detach_in_start -l prune -d 'Remove the records and logs of jobs that ended'
+complete -c detach -n __detach_in_start -l pid -d 'Let go of a job that runs without detach'
 complete -c detach -n __detach_in_start -l check -d 'Tell whether a process would survive, and why'
 complete -c detach -n __detach_in_start -l init -d "Print a shell function, for 'detach %1' and --check"
 
@@ -152,4 +155,7 @@ complete -c detach -n '__detach_in_mode --stop' -l grace -xa '100ms 1s 5s 30s' -
 complete -c detach -n '__detach_in_mode --stop' -l signal -xa 'HUP INT QUIT KILL USR1 USR2 TERM CONT STOP' \
     -d 'Send SIG, and nothing else'
 complete -c detach -n '__detach_in_mode --prune' -l dry-run -d 'Print what would be removed, and remove nothing'
+complete -c detach -n '__detach_in_mode --pid' -s o -l output -rF -d 'Append the output to FILE, not to a log'
+complete -c detach -n '__detach_in_mode --pid' -s N -l name -x -d 'Name the job'
+complete -c detach -n '__detach_in_mode --pid' -l stay-stopped -d 'Leave the job stopped'
 complete -c detach -n '__detach_in_mode --check' -l json -d 'Print the result as JSON'

@@ -170,7 +170,9 @@ fn invalid_value(error: &clap::Error) -> Error {
         _ => "",
     };
     let value = quote(text(ContextKind::InvalidValue).as_ref());
-    let option = text(ContextKind::InvalidArg).trim_matches(['[', ']']);
+    let option = text(ContextKind::InvalidArg).trim_end_matches("...").trim_matches(['[', ']']);
+    // A positional argument that must be there.
+    let option = option.strip_prefix('<').map_or(option, |name| name.trim_end_matches('>'));
     let reason = error.source().map(ToString::to_string).unwrap_or_default();
     Error::new(format!("cannot use {value} for '{option}': {reason}")).with_hint("see 'detach --help'")
 }

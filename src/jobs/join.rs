@@ -46,6 +46,8 @@ fn report(job: &Job, end: Option<&End>, ui: &Ui) -> u8 {
     let Some(end) = end else {
         let reason = if job.record.tracker.is_some() {
             "the process that tracked it was killed"
+        } else if job.record.rescue.is_some() {
+            "detach has not started it"
         } else {
             "start it with --track to record it"
         };

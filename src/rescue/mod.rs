@@ -131,7 +131,7 @@ fn let_go_of(job: &mut RunningJob, request: &Request, ui: &Ui) -> Result<(), Err
         ui.note(format!("{} has no terminal any more", known.describe()));
         return Ok(());
     }
-    let draft = keeper.draft(&first, known.as_ref(), request)?;
+    let draft = keeper.draft(job, &first, known.as_ref(), request)?;
     let (released, trouble) = procedure::let_go(job, &draft, request.after, ui);
     match trouble {
         Some(trouble) => Err(explain(job, trouble, &released)),

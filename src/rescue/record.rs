@@ -18,11 +18,12 @@ use crate::error::{Error, reason};
 use crate::jobs::directory::{LogStem, StateDirectory};
 use crate::jobs::journal::Journal;
 use crate::jobs::record::{
-    FileId, JobId, Process, Record, Rescue, RescuedProcess, Start, Stream, Text, describe_output,
+    Destination, FileId, JobId, Process, Record, Rescue, RescuedProcess, Start, Stream, Text, describe_output,
 };
 use crate::jobs::{Job, Jobs, name};
 use crate::rescue::Request;
 use crate::rescue::job::{Member, RunningJob, read_argv};
+use crate::rescue::terminal::Terminal;
 use crate::sys::exec::to_c_string;
 use crate::sys::proc::{self, time_since_boot};
 use crate::term::format::{in_ms, now_in_ms};
@@ -55,6 +56,8 @@ pub struct Draft<'k> {
     /// The error is a reason.
     journal: Result<Journal, String>,
     start: Start,
+    /// Where stdout and stderr lead.
+    streams: [Leads; 2],
     /// The name of its log in the state directory.
     log: Option<String>,
     is_log_new: bool,
@@ -137,7 +140,13 @@ impl Keeper {
     }
 
     /// Prepares what a job needs: makes its log.
-    pub fn draft(&self, first: &Member, known: Option<&Job>, request: &Request) -> Result<Draft<'_>, Error> {
+    pub fn draft(
+        &self,
+        job: &RunningJob,
+        first: &Member,
+        known: Option<&Job>,
+        request: &Request,
+    ) -> Result<Draft<'_>, Error> {
         let argv = read_argv(first);
         let name = request.name.clone().unwrap_or_else(|| name::of_command(&argv).to_owned());
         let mut draft = Draft {
@@ -146,6 +155,7 @@ impl Keeper {
             let_go_at_ms: now_in_ms(),
             journal: self.open_journal(),
             start: make_start(first, &name, &argv),
+            streams: [1, 2].map(|fd| Leads::of(job, first, fd)),
             log: None,
             is_log_new: false,
             output: CString::default(),
@@ -209,6 +219,33 @@ fn make_start(first: &Member, name: &OsStr, argv: &[OsString]) -> Start {
     }
 }
 
+/// Where a stream of a job leads before it is let go of.
+enum Leads {
+    ToTerminal,
+    Elsewhere(Stream),
+}
+
+impl Leads {
+    /// In a pipeline, another process than the first may write to the terminal.
+    fn of(job: &RunningJob, first: &Member, fd: i32) -> Self {
+        if job.members.iter().any(|member| Terminal::of_descriptor(member.pid, fd).is_some_and(|it| it.is_terminal())) {
+            return Self::ToTerminal;
+        }
+        let link = format!("/proc/{}/fd/{fd}", first.pid);
+        let path = fs::read_link(&link).unwrap_or_default();
+        // A file that still has its name.
+        let is_file = fs::metadata(&link)
+            .ok()
+            .zip(fs::metadata(&path).ok())
+            .is_some_and(|(open, named)| open.is_file() && (open.dev(), open.ino()) == (named.dev(), named.ino()));
+        Self::Elsewhere(match path.to_str() {
+            Some(NULL) => Stream::Discarded,
+            _ if is_file => Stream::File(Text::from(&path)),
+            _ => Stream::Kept,
+        })
+    }
+}
+
 fn identity(member: &Member) -> RescuedProcess {
     RescuedProcess { pid: member.pid, start_time: member.stat.start_time }
 }
@@ -226,8 +263,10 @@ impl Draft<'_> {
             return Ok(());
         }
         let place = self.keeper.place.as_ref().map_err(Clone::clone)?;
-        let known = known.and_then(|known| known.record.output().into_iter().find_map(|it| it.as_path()));
-        if let Some(path) = known.filter(|path| path.exists()) {
+        let is_reused = |job: &&Job| job.record.rescue.is_some();
+        let reused =
+            known.filter(is_reused).and_then(|job| job.record.output().into_iter().find_map(Destination::as_path));
+        if let Some(path) = reused.filter(|path| path.exists()) {
             self.log = place.directory.name_of(path).and_then(OsStr::to_str).map(str::to_owned);
             self.set_output(path);
             return Ok(());
@@ -252,7 +291,10 @@ impl Draft<'_> {
         } else {
             Stream::File(Text::from(path))
         };
-        (self.start.stdout, self.start.stderr) = (stream.clone(), stream);
+        [self.start.stdout, self.start.stderr] = self.streams.each_ref().map(|leads| match leads {
+            Leads::ToTerminal => stream.clone(),
+            Leads::Elsewhere(stream) => stream.clone(),
+        });
         self.output = to_c_string(path.as_os_str().to_owned());
     }
 

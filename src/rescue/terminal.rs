@@ -37,14 +37,14 @@ impl Terminal {
     }
 
     /// The character device that a descriptor is on.
-    fn of_descriptor(pid: Pid, fd: i32) -> Option<Self> {
+    pub fn of_descriptor(pid: Pid, fd: i32) -> Option<Self> {
         let metadata = fs::metadata(format!("/proc/{pid}/fd/{fd}")).ok()?;
         let device = metadata.rdev();
         metadata.file_type().is_char_device().then(|| Self { major: major(device), minor: minor(device) })
     }
 
     /// Whether a device of this kind is a terminal: devices.txt of the kernel.
-    fn is_terminal(self) -> bool {
+    pub fn is_terminal(self) -> bool {
         self == CONSOLE || self.is_pseudo() || matches!(self.major, 4 | 166 | 188 | 204 | 229)
     }
 

@@ -99,7 +99,7 @@ fn kill_at(scene: &mut Scene, start: &dyn Fn(&Sandbox, &mut Terminal) -> Kind, s
         process.signal(Signal::SIGSTOP);
         eventually(|| process.is_stopped());
     }
-    let read_signals = || ["SigBlk", "SigCgt", "ShdPnd"].map(|name| process.status(name));
+    let read_signals = || ["SigBlk", "SigCgt"].map(|name| process.status(name));
     let signals = read_signals();
     let pid = process.pid.to_string();
     let mut command = scene.sandbox.command(DETACH);

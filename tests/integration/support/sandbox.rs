@@ -198,6 +198,15 @@ impl Sandbox {
         assert!(left.is_empty(), "processes are left: {left:?}");
     }
 
+    /// Asserts that there is no log and no record.
+    #[track_caller]
+    pub fn assert_no_job_recorded(&self) {
+        if self.state().exists() {
+            assert_eq!(self.logs(), [""; 0], "logs are left");
+            storage::assert_no_record_left(self);
+        }
+    }
+
     /// The processes of the sandbox, as soon as there are `count`.
     #[track_caller]
     pub fn jobs(&self, count: usize) -> Vec<Process> {

@@ -152,6 +152,16 @@ pub fn move_to_other_pid_namespace(sandbox: &Sandbox) {
     change(sandbox, |event| event["job"]["pid_namespace"] = json!(1));
 }
 
+/// Makes the processes of all jobs that detach has let go of others with the same PIDs.
+pub fn change_start_times(sandbox: &Sandbox) {
+    let make_earlier = |time: &mut Value| *time = json!(time.as_u64().unwrap() - 1);
+    change(sandbox, |event| {
+        make_earlier(&mut event["job"]["start_time"]);
+        let members = event.pointer_mut("/rescue/members").and_then(Value::as_array_mut);
+        members.into_iter().flatten().for_each(|member| make_earlier(&mut member["start_time"]));
+    });
+}
+
 /// Makes the only record one of a version that detach does not know.
 pub fn set_unknown_version(sandbox: &Sandbox) {
     only_start(sandbox);

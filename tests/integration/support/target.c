@@ -100,7 +100,11 @@ static void *write_pipe(void *unused) {
     return unused;
 }
 
+static volatile int is_ready;
+
 static void *read_pipe(void *unused) {
+    while (!is_ready)
+        usleep(100);
     for (unsigned char expected = 0, byte;; expected++) {
         if (read(ends[0], &byte, 1) != 1 || byte != expected)
             __sync_fetch_and_add(&board->wrong, 1);
@@ -125,33 +129,33 @@ static long ms(void) {
     return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Makes a call that blocks for a second, and prints how it ended and after how many milliseconds. */
+/* Makes a call that blocks for three seconds, and prints how it ended and after how many milliseconds. */
 static void *wait_in(void *name) {
-    struct timespec second = {1, 0}, later;
-    struct timeval also = {1, 0};
+    struct timespec time = {3, 0}, later;
+    struct timeval also = {3, 0};
     struct pollfd nothing = {.fd = -1};
     long begin = ms(), result = -1;
     int status, word = 0;
     char byte;
-    clock_gettime(CLOCK_MONOTONIC, &later), later.tv_sec++;
+    clock_gettime(CLOCK_MONOTONIC, &later), later.tv_sec += 3;
     if (!strcmp(name, "nanosleep"))
-        result = nanosleep(&second, NULL);
+        result = nanosleep(&time, NULL);
     else if (!strcmp(name, "clock_nanosleep"))
         result = clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &later, NULL);
     else if (!strcmp(name, "poll"))
-        result = poll(&nothing, 1, 1000);
+        result = poll(&nothing, 1, 3000);
     else if (!strcmp(name, "ppoll"))
-        result = ppoll(&nothing, 1, &second, NULL);
+        result = ppoll(&nothing, 1, &time, NULL);
     else if (!strcmp(name, "select"))
         result = select(0, NULL, NULL, NULL, &also);
     else if (!strcmp(name, "futex"))
-        result = syscall(SYS_futex, &word, FUTEX_WAIT, 0, &second, NULL, 0) == -1 && errno == ETIMEDOUT ? 0 : -1;
+        result = syscall(SYS_futex, &word, FUTEX_WAIT, 0, &time, NULL, 0) == -1 && errno == ETIMEDOUT ? 0 : -1;
     else if (!strcmp(name, "read"))
         result = read(ends[0], &byte, 1) == 1 ? 0 : -1;
     else if (!strcmp(name, "wait")) {
         pid_t child = fork();
         if (child == 0)
-            usleep(1000000), _exit(7);
+            usleep(3000000), _exit(7);
         result = waitpid(child, &status, 0) == child && WEXITSTATUS(status) == 7 ? 0 : -1;
     }
     dprintf(9, "%s %s %ld\n", (char *)name, result == 0 ? "ok" : strerror(errno), ms() - begin);
@@ -165,7 +169,9 @@ static void wait_in_all(void) {
     for (int i = 0; i < COUNT; i++)
         pthread_create(&threads[i], NULL, wait_in, names[i]);
     board->blocks = 1;
-    usleep(1000000);
+    usleep(1500000);
+    board->blocks = 2;
+    usleep(1500000);
     if (write(ends[1], "x", 1) != 1)
         board->wrong++;
     for (int i = 0; i < COUNT; i++)
@@ -210,8 +216,8 @@ int main(int count_of_words, char **words) {
         sigset_t blocked;
         sigemptyset(&blocked), sigaddset(&blocked, SIGUSR2), sigprocmask(SIG_BLOCK, &blocked, NULL);
         start(write_pipe), start(read_pipe), start(send), start(spin_gently);
-        for (sigset_t none = blocked;;)
-            sigsuspend(&none);
+        for (is_ready = 1;;)
+            sigsuspend(&blocked);
     } else if (!strcmp(kind, "dead-leader")) {
         start(spin);
         pthread_exit(NULL);

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use super::process::Process;
 use super::sandbox::Sandbox;
 use super::terminal::Terminal;
-use super::wait::await_result;
+use super::wait::{await_result, eventually};
 
 /// The program, a static one. Requires cc.
 pub fn target() -> &'static Path {
@@ -49,7 +49,7 @@ impl Target {
         let tty = terminal.name();
         let command = format!("{} {kind} {} {}", target().display(), board.display(), tty.display());
         let target = Self { process: terminal.background(&command), board };
-        target.await_blocks(1);
+        eventually(|| target.board().blocks > 0);
         target
     }
 
