@@ -132,7 +132,7 @@ _detach() {
                 # The function of --init takes jobs of the shell, by number and by name.
                 while IFS='[]' read -r word i word; do
                     [[ ! $i ]] || offers+=" %$i"
-                done < <(jobs)
+                done <<< "$(jobs)"
                 COMPREPLY=($(compgen -W "$offers" -- "$cur") $(compgen -P % -A job -- "${cur#%}"))
             elif [[ ! $begun && $cur == -* ]]; then
                 for word in "${!takes[@]}"; do

@@ -325,8 +325,8 @@ Load it in ~/.bashrc or ~/.zshrc, or in ~/.config/fish/config.fish:
   detach --init fish | source
 
 Then 'detach %1' lets go of a job of the shell: it keeps running when the shell
-or the terminal ends, and its output goes to a log. It takes the options of
---pid. And --check knows the job table, so that it says 'might not' less often."
+or the terminal ends, and its output goes to a log. It has the options of --pid.
+The shell also tells --check which jobs it has, so that fewer answers are open."
     )]
     Init {
         /// bash, zsh or fish

@@ -176,6 +176,16 @@ fn modes_without_words_mean_their_defaults() {
 }
 
 #[test]
+fn init_needs_the_name_of_a_shell() {
+    for (name, expected) in [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)] {
+        assert!(matches!(parse_line(&format!("--init {name}")).0, Action::Init(shell) if shell == expected));
+    }
+    let error = parse(words("--init sh")).unwrap_err();
+    assert_eq!(error.to_string(), "cannot use 'sh' for 'SHELL': not 'bash', 'zsh' or 'fish'");
+    assert!(printed("--init").contains("required arguments were not provided:\n  <SHELL>"));
+}
+
+#[test]
 fn stop_needs_jobs_or_all() {
     let end = || stop::How::End(Duration::from_secs(5));
     for (line, which, how) in [

@@ -32,12 +32,12 @@ function detach {
                         (%\?*) numbers=(${(kOn)jobtexts[(R)*${(b)word#%\?}*]}) ;;
                         (*) numbers=(${(kOn)jobtexts[(R)${(b)word#%}*]}) ;;
                     esac
-                    if (( ! $#numbers )); then
+                    if [[ -z $numbers[1] ]]; then
                         builtin printf "detach: cannot %s \047%s\047: not a job of this shell\n" $verb "$word" >&2
                         __detach_mode=failed
                         return 0
                     fi
-                    (( ! ${__detach_jobs[(Ie)%$numbers[1]]} )) || continue
+                    [[ " ${(j: :)__detach_jobs} " != *" %$numbers[1] "* ]] || continue
                     word=${${jobstates[$numbers[1]]#*:*:}%%=*}
                     __detach_jobs+=(%$numbers[1])
                     __detach_groups+=($word)

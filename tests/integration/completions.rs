@@ -274,6 +274,28 @@ fn jobs_complete_by_pid_and_by_name() {
 }
 
 #[test]
+fn jobs_of_the_shell_complete_when_the_function_is_loaded() {
+    let sandbox = Sandbox::new();
+    for mut prompt in Prompt::all(&sandbox) {
+        prompt.assert_completes("detach --init zs", "detach --init zsh ");
+        prompt.terminal.type_line("sleep 60 &");
+        // Without the function, this is the name of a command.
+        prompt.assert_completes("detach %", "detach %");
+        let load = if prompt.name == "fish" { "detach --init fish | source" } else { "eval \"$(detach --init $0)\"" };
+        let load = load.replace("$0", prompt.name);
+        let loaded = sandbox.path(&format!("{}.loaded", prompt.name));
+        let is_loaded = || if loaded.exists() { Ok(()) } else { Err("not loaded".to_owned()) };
+        prompt.terminal.type_until(&format!("{load}; echo > {}", loaded.display()), is_loaded);
+        let name = if prompt.name == "fish" { "%1" } else { "%sle" };
+        let expected = if prompt.name == "fish" { "%1" } else { "%sleep" };
+        prompt.assert_completes(&format!("detach {name}"), &format!("detach {expected} "));
+        // The rest of the completion still works.
+        prompt.assert_completes("detach --print", "detach --print-pid ");
+        prompt.assert_completes("detach mkfif", "detach mkfifo ");
+    }
+}
+
+#[test]
 fn names_of_jobs_are_not_run_as_code() {
     let sandbox = sandbox();
     for name in ["$(touch ran)", "`touch ran`", "a]b", "[", "(", "*", "@", "-dash", "x'y", "a:b", "it", "%n"] {

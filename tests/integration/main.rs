@@ -16,6 +16,7 @@ mod documents;
 mod failures;
 #[cfg(target_arch = "x86_64")]
 mod faults;
+mod functions;
 mod guarding;
 mod hardening;
 mod hints;
@@ -34,6 +35,7 @@ mod pidfile;
 mod pruning;
 mod refusals;
 mod remote;
+mod rescued_jobs;
 mod scope;
 mod sessions;
 mod standard_input;

@@ -244,6 +244,38 @@ fn job_survives_a_dropped_ssh_connection() {
     assert_keeps_writing(&job);
 }
 
+/// What `ssh -t HOST COMMAND` runs leads the session of its terminal.
+#[test]
+fn job_that_is_let_go_of_survives_a_dropped_ssh_connection() {
+    let sandbox = sandbox_with_ticker();
+    let Some(sshd) = Sshd::start(&sandbox) else { return };
+    let client = sshd.client();
+    let mut started = ["job", "control"].map(|name| {
+        let (command, file) = ticker(&sandbox, name);
+        let command = format!("exec {command}");
+        let words: Vec<&str> = client.iter().map(String::as_str).chain(["-tt", &command]).collect();
+        let terminal = Terminal::open_with(&sandbox, &words);
+        let process = process_named_in(&file);
+        eventually(|| process.leads_session());
+        assert_ne!(process.terminal(), 0, "there is no terminal to lose");
+        (terminal, process)
+    });
+    let [(_, job), (_, control)] = &started;
+    let (job, control) = (job.clone(), control.clone());
+    sandbox.detach(["--pid", &job.pid.to_string()]).succeeds_silently();
+    for (terminal, _) in &mut started {
+        terminal.shell.signal(Signal::SIGKILL);
+    }
+    eventually(|| control.is_dead());
+    assert!(job.is_alive(), "the job has died");
+    assert_eq!((job.terminal(), job.signals("SigIgn")), (0, vec![1]));
+    let output = &job.descriptors()[&1];
+    let length = || fs::metadata(output).unwrap().len();
+    let before = length();
+    eventually(|| job.is_dead() || length() >= before + 2 * "tick\n".len() as u64);
+    assert!(job.is_alive(), "the job has died after the control");
+}
+
 #[test]
 fn ssh_command_with_detach_returns_at_once() {
     let sandbox = Sandbox::new();

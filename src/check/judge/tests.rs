@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 
 use super::*;
 use crate::check::facts::{Child, ServiceManager};
+use crate::check::table::JobTable;
 use crate::sys::proc::{SignalSet, Status, parse_stat};
 use crate::systemd::logind::LogoutSettings;
 
@@ -97,6 +98,42 @@ fn led_by(mut facts: Facts, leader: Option<OtherProcess>) -> Facts {
 fn with_open(mut facts: Facts, fd: i32, endpoint: Endpoint) -> Facts {
     facts.descriptors.get_or_insert_default().push(Descriptor { fd, endpoint, path: PathBuf::new() });
     facts
+}
+
+/// The shell says that its jobs are these, that it sends them SIGHUP on these events, and whether it may spare some.
+fn told(mut facts: Facts, groups: &[i32], [hangs_up_on_close, hangs_up_on_exit, is_exact]: [bool; 3]) -> Facts {
+    let groups = groups.iter().copied().map(Pid::from_raw).collect();
+    let shell = Pid::from_raw(50);
+    facts.table = Some(JobTable { shell, groups, hangs_up_on_close, hangs_up_on_exit, is_exact });
+    facts
+}
+
+#[test]
+fn what_the_shell_says_makes_the_outcome_certain() {
+    use Outcome::{Ends, Perhaps, Survives};
+    let all = [true; 3];
+    for (what, facts, closing, exit) in [
+        ("job", told(job_of("fish"), &[100], all), Ends, Ends),
+        ("disowned", told(job_of("fish"), &[99], all), Survives, Survives),
+        ("no huponexit", told(job_of("bash"), &[100], [true, false, true]), Ends, Survives),
+        ("perhaps marked", told(job_of("bash"), &[100], [true, true, false]), Perhaps, Perhaps),
+        ("NO_HUP", told(job_of("zsh"), &[100], [false, false, true]), Survives, Survives),
+        ("ignores", told(with_signals(job_of("fish"), HUP, 0, 0), &[100], all), Survives, Survives),
+        ("catches", told(with_signals(job_of("fish"), 0, HUP, 0), &[100], all), Perhaps, Perhaps),
+        ("nested", told(nested(job_of("bash")), &[100], all), Perhaps, Ends),
+        ("stopped and disowned", told(stopped(job_of("bash")), &[], all), Ends, Ends),
+        ("stopped, ignores", told(stopped(with_signals(job_of("bash"), HUP, 0, 0)), &[100], all), Ends, Ends),
+        (
+            "stopped, ignores, disowned",
+            told(stopped(with_signals(job_of("bash"), HUP, 0, 0)), &[], all),
+            Survives,
+            Survives,
+        ),
+        ("foreground", told(in_foreground(job_of("bash")), &[100], [true, false, true]), Ends, Ends),
+    ] {
+        let verdict = judge(&facts).verdict;
+        assert_eq!((verdict.terminal_closing, verdict.shell_exit), (closing, exit), "{what}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub mod faults;
 pub mod help;
 mod jobs;
 pub mod killing;
+mod loaded_shell;
 pub mod logout;
 pub mod machine;
 pub mod peers;
@@ -34,6 +35,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 pub use jobs::TRACKER;
+pub use loaded_shell::{BASH, FISH, LoadedShell, Shell, ZSH};
 pub use prediction::{await_prediction, predict};
 pub use process::{Process, all_pids, process_named_in, sleeper};
 pub use requirements::{are_met, skip};

@@ -87,7 +87,7 @@ impl Scene {
     pub fn let_happen(&mut self, event: Event) {
         match event {
             Event::Close => {
-                self.wait_for_prompt();
+                self.terminal.wait_for_prompt();
                 self.terminal.hang_up();
             }
             Event::Exit => repeat_until_shell_ends(&mut self.terminal, |terminal| terminal.type_line("exit")),
@@ -98,19 +98,5 @@ impl Scene {
             // A terminal emulator closes its window when the shell has ended.
             self.terminal.hang_up();
         }
-    }
-
-    /// Waits until the shell has been waiting for a key for a while. A zsh that is hung up before, on its way back to the
-    /// prompt, may exit without a signal to its jobs.
-    #[track_caller]
-    fn wait_for_prompt(&mut self) {
-        let (mut quiet, mut last) = (0, None);
-        eventually(|| {
-            let switches = self.terminal.shell.switches();
-            let is_waiting = self.terminal.shell.is_asleep() && switches == last;
-            quiet = if is_waiting { quiet + 1 } else { 0 };
-            last = switches;
-            quiet > 25
-        });
     }
 }

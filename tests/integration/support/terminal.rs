@@ -167,6 +167,21 @@ impl Terminal {
         });
     }
 
+    /// Waits until the shell is in the foreground and has been waiting for a key for a while. Before, it may drop what is
+    /// typed; and a zsh that is hung up on its way back to the prompt may exit without a signal to its jobs.
+    #[track_caller]
+    pub fn wait_for_prompt(&mut self) {
+        let (mut quiet, mut last) = (0, None);
+        await_result(|| {
+            self.read();
+            let switches = self.shell.switches();
+            let is_waiting = self.shell.is_asleep() && switches == last && self.foreground() == self.shell.group();
+            quiet = if is_waiting { quiet + 1 } else { 0 };
+            last = switches;
+            if quiet > 20 { Ok(()) } else { Err(format!("no prompt; the screen ends with {:?}", self.screen_end())) }
+        });
+    }
+
     /// Waits until no process has the terminal open any more: then its master side reports the end.
     #[track_caller]
     pub fn wait_for_end(&mut self) {

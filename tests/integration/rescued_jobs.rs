@@ -1,0 +1,342 @@
+//! Jobs that run already, in bash, zsh and fish: the function of `--init` lets go of them, the terminal hangs up, and
+//! they go on as if nothing had happened. A control in the same shell dies.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::{BASH, FISH, LoadedShell, Process, Run, Sandbox, Shell, ZSH, await_result, eventually};
+
+/// Writes a line every few milliseconds, as ping does. A failed write ends it.
+const WRITER: &str = r#"#!/usr/bin/perl
+alarm 300;
+$| = 1;
+open my $ready, '>', "$ARGV[0].new" or die;
+print $ready "$$\n";
+close $ready;
+rename "$ARGV[0].new", $ARGV[0] or die;
+while (1) {
+    print "tick\n" or exit 1;
+    select undef, undef, undef, 0.01;
+}
+"#;
+
+/// Waits for a line of the terminal. What comes after the end of file shows how the read has ended.
+const READER: &str = r#"#!/bin/sh
+echo $$ > "$1.new"
+mv "$1.new" "$1"
+cat
+echo "cat: $?"
+while :; do
+    echo tick
+    sleep 0.02
+done
+"#;
+
+/// Writes a line whenever each of its threads has done something since the last.
+const PYTHON: &str = r#"#!/usr/bin/env python3
+import os, sys, threading, time
+signal_free = threading.Event()
+counts = [0] * 4
+def work(number):
+    while not signal_free.wait(0.002):
+        counts[number] += 1
+threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(4)]
+for thread in threads:
+    thread.start()
+with open(sys.argv[1] + ".new", "w") as ready:
+    print(os.getpid(), file=ready)
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+end = time.time() + 300
+while time.time() < end:
+    before = list(counts)
+    while any(now == then for now, then in zip(counts, before)):
+        time.sleep(0.002)
+    print("tick", flush=True)
+"#;
+
+const NODE: &str = r#"#!/usr/bin/env node
+const fs = require('fs');
+process.stdout.on('error', () => process.exit(1));
+process.stdout.write('tick\n', () => {
+    fs.writeFileSync(process.argv[2] + '.new', process.pid + '\n');
+    fs.renameSync(process.argv[2] + '.new', process.argv[2]);
+});
+setInterval(() => console.log('tick'), 10);
+setTimeout(() => process.exit(), 300000);
+"#;
+
+/// The same as the Python program, to be linked statically and without symbols. One thread makes no system call.
+const STATIC: &str = r#"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static volatile unsigned long counts[3];
+
+static void *sleeper(void *count) {
+    for (;;) { usleep(1000); ++*(volatile unsigned long *)count; }
+}
+
+static void *runner(void *count) {
+    for (;;) ++*(volatile unsigned long *)count;
+}
+
+int main(int argc, char **argv) {
+    char new[4096];
+    pthread_t thread;
+    alarm(300);
+    for (int i = 0; i < 3; i++)
+        pthread_create(&thread, NULL, i ? sleeper : runner, (void *)&counts[i]);
+    snprintf(new, sizeof new, "%s.new", argv[1]);
+    FILE *ready = fopen(new, "w");
+    fprintf(ready, "%d\n", getpid());
+    fclose(ready);
+    rename(new, argv[1]);
+    for (;;) {
+        unsigned long before[3] = { counts[0], counts[1], counts[2] };
+        for (int i = 0; i < 3; i++)
+            while (counts[i] == before[i]) usleep(1000);
+        if (puts("tick") < 0 || fflush(stdout)) return 1;
+    }
+}
+"#;
+
+/// Forty files, four at a time.
+const MAKEFILE: &str = "\
+FILES := $(foreach tens,0 1 2 3,$(foreach ones,0 1 2 3 4 5 6 7 8 9,made/$(tens)$(ones)))
+all: $(FILES)
+made/%:
+\t@echo make $@; sleep 0.3; echo > $@
+";
+
+/// Numbers, not all at once.
+const NUMBERS: &str = r#"#!/usr/bin/perl
+$| = 1;
+open my $ready, '>', "$ARGV[0].new" or die;
+print $ready "$$\n";
+close $ready;
+rename "$ARGV[0].new", $ARGV[0] or die;
+for (1 .. 200) {
+    print "$_\n";
+    select undef, undef, undef, 0.01;
+}
+"#;
+
+/// A shell with the function, and the programs.
+fn open(shell: &Shell) -> LoadedShell {
+    let scene = LoadedShell::open(shell);
+    for (name, text) in
+        [("writer", WRITER), ("reader", READER), ("threads.py", PYTHON), ("timer.js", NODE), ("numbers", NUMBERS)]
+    {
+        scene.sandbox.script(name, text);
+    }
+    scene.sandbox.write("Makefile", MAKEFILE);
+    fs::create_dir(scene.sandbox.work("made")).unwrap();
+    scene
+}
+
+/// It has no terminal, no descriptor on one, and ignores SIGHUP.
+#[track_caller]
+fn assert_is_let_go(process: &Process) {
+    assert_eq!(process.terminal(), 0, "{process:?}");
+    assert!(process.signals("SigIgn").contains(&1), "{process:?}");
+    let is_terminal = |path: &&PathBuf| path.starts_with("/dev/pts") || path.starts_with("/dev/tty");
+    assert_eq!(process.descriptors().values().find(is_terminal), None, "{process:?}");
+}
+
+/// What it writes grows by several lines.
+#[track_caller]
+fn assert_keeps_writing(process: &Process) {
+    let output = process.descriptors()[&1].clone();
+    assert_grows(&output, || process.is_dead());
+    assert!(process.is_alive(), "{} has ended", output.display());
+}
+
+#[track_caller]
+fn assert_grows(file: &Path, is_over: impl Fn() -> bool) {
+    let length = || fs::metadata(file).unwrap_or_else(|error| panic!("{}: {error}", file.display())).len();
+    let before = length();
+    eventually(|| is_over() || length() > before + 3 * "tick\n".len() as u64);
+}
+
+fn has_node() -> bool {
+    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .any(|directory| directory.join("node").is_file())
+}
+
+/// Jobs that run in the background and jobs that are stopped, named in every way.
+fn assert_jobs_survive(shell: &Shell) {
+    let mut scene = open(shell);
+    let source = scene.sandbox.path("static.c");
+    fs::write(&source, STATIC).unwrap();
+    let mut compiler = scene.sandbox.command("cc");
+    compiler.args(["-static", "-pthread", "-s", "-o", "threads"]).arg(&source);
+    Run::of(&mut compiler).succeeds_silently();
+
+    let control = scene.start("./writer", "&");
+    let mut jobs = vec![scene.start_stopped("./writer", "")];
+    scene.succeeds("detach %%");
+    assert_is_let_go(&jobs[0]);
+    jobs.push(scene.start("./threads.py", "&"));
+    scene.succeeds("detach -q %2");
+    let named: &[(&str, &str)] =
+        if shell.name == "fish" { &[("./threads", "detach %./threads")] } else { &[("./threads", "detach %./thr")] };
+    for (program, detach) in named {
+        jobs.push(scene.start(program, "&"));
+        scene.succeeds(detach);
+    }
+    if has_node() {
+        jobs.push(scene.start_stopped("./timer.js", ""));
+        scene.succeeds("detach -N node '%?timer'");
+    }
+    let reader = scene.start_stopped("./reader", "");
+    scene.succeeds("detach -o reader.log %%");
+    for job in jobs.iter().chain([&reader]) {
+        assert_is_let_go(job);
+    }
+    scene.hang_up();
+    eventually(|| control.is_dead());
+    for job in jobs.iter().chain([&reader]) {
+        assert_keeps_writing(job);
+    }
+    // The end of file, not an error.
+    assert!(scene.sandbox.read("reader.log").starts_with("cat: 0\ntick\n"));
+}
+
+#[test]
+fn jobs_of_bash_survive() {
+    requires!(bash, perl, python3, cc);
+    assert_jobs_survive(&BASH);
+}
+
+#[test]
+fn jobs_of_zsh_survive() {
+    requires!(zsh, perl, python3, cc);
+    assert_jobs_survive(&ZSH);
+}
+
+#[test]
+fn jobs_of_fish_survive() {
+    requires!(fish, perl, python3, cc);
+    assert_jobs_survive(&FISH);
+}
+
+/// The number of files that make has made.
+fn made(sandbox: &Sandbox) -> usize {
+    fs::read_dir(sandbox.work("made")).unwrap().count()
+}
+
+/// Jobs of several processes: a pipeline, and make with its children.
+fn assert_work_is_completed(shell: &Shell) {
+    let mut scene = open(shell);
+    let expected = scene.sandbox.sh("seq 200 | md5sum").succeeds();
+    let control = scene.start("./writer", "&");
+    let numbers = scene.start_stopped("./numbers", "| cat | md5sum");
+    scene.succeeds("detach -o sum %%");
+    assert_is_let_go(&numbers);
+    scene.terminal.wait_for_prompt();
+    scene.terminal.type_line("make -j4 &");
+    eventually(|| made(&scene.sandbox) > 0);
+    scene.succeeds("detach -o make.log %make");
+    assert!(made(&scene.sandbox) < 40, "make was too fast");
+    scene.hang_up();
+    eventually(|| control.is_dead());
+    await_result(|| {
+        let sum = fs::read_to_string(scene.sandbox.work("sum")).unwrap_or_default();
+        let made = made(&scene.sandbox);
+        if (sum.as_str(), made) == (&expected, 40) { Ok(()) } else { Err(format!("{sum:?}, {made} files")) }
+    });
+    let log = scene.sandbox.read("make.log");
+    assert!(log.lines().all(|line| line.starts_with("make made/")), "{log}");
+}
+
+#[test]
+fn pipeline_and_make_of_bash_complete_their_work() {
+    requires!(bash, perl, make);
+    assert_work_is_completed(&BASH);
+}
+
+#[test]
+fn pipeline_and_make_of_zsh_complete_their_work() {
+    requires!(zsh, perl, make);
+    assert_work_is_completed(&ZSH);
+}
+
+#[test]
+fn pipeline_and_make_of_fish_complete_their_work() {
+    requires!(fish, perl, make);
+    assert_work_is_completed(&FISH);
+}
+
+#[test]
+fn loop_of_the_shell_itself_survives() {
+    requires!(bash, zsh, perl);
+    for shell in [&BASH, &ZSH] {
+        let mut scene = open(shell);
+        let control = scene.start("./writer", "&");
+        let file = scene.sandbox.work("loop");
+        scene.terminal.wait_for_prompt();
+        let command = "while true; do echo tick; echo tick >> loop; sleep 0.02; done";
+        if shell.name == "bash" {
+            scene.terminal.type_line(&format!("{command} &"));
+            eventually(|| file.exists());
+        } else {
+            // zsh goes on with the loop in a process of its own when it is stopped. A key that comes between two of its
+            // commands is lost.
+            scene.terminal.type_line(command);
+            eventually(|| file.exists());
+            let length = || fs::metadata(&file).unwrap().len();
+            await_result(|| {
+                scene.terminal.press("\x1a");
+                let before = length();
+                std::thread::sleep(std::time::Duration::from_millis(200));
+                if length() == before { Ok(()) } else { Err("the loop goes on".to_owned()) }
+            });
+            scene.terminal.press("\x15");
+        }
+        scene.succeeds("detach %%");
+        scene.hang_up();
+        eventually(|| control.is_dead());
+        assert_grows(&file, || false);
+    }
+}
+
+#[test]
+fn job_in_the_foreground_of_another_terminal_survives() {
+    requires!(bash, zsh, fish, perl);
+    for shell in [&BASH, &ZSH, &FISH] {
+        let mut scene = open(shell);
+        let control = scene.start("./writer", "&");
+        let job = scene.start("./writer", "");
+        eventually(|| scene.terminal.foreground() == job.group());
+        scene.sandbox.detach(["--pid", &job.pid.to_string()]).succeeds();
+        assert_is_let_go(&job);
+        // The shell has its prompt back.
+        scene.succeeds("true");
+        scene.hang_up();
+        eventually(|| control.is_dead());
+        assert_keeps_writing(&job);
+    }
+}
+
+#[test]
+fn several_jobs_are_let_go_of_at_once() {
+    requires!(bash, zsh, fish, perl);
+    for shell in [&BASH, &ZSH, &FISH] {
+        let mut scene = open(shell);
+        let first = scene.start("./writer", "&");
+        let second = scene.start_stopped("./writer", "");
+        let third = scene.start("./writer", "&");
+        scene.succeeds("detach %1 -q -o all.log %2");
+        for job in [&first, &second] {
+            assert_is_let_go(job);
+            assert_keeps_writing(job);
+        }
+        assert_ne!(third.terminal(), 0, "{}: not asked for", shell.name);
+        scene.hang_up();
+        eventually(|| third.is_dead());
+        assert_keeps_writing(&first);
+        assert_keeps_writing(&second);
+    }
+}
