@@ -1,7 +1,7 @@
 //! What happens to a process at logout, by its control group and the settings of logind. Pure: it reads nothing.
 //!
-//! A login is a session scope, which logind may kill when it ends, and the user's service manager, which is stopped when
-//! nothing is left of the user's sessions, unless the user lingers.
+//! A login is a session scope, which logind may kill when it ends, and the user's service manager, which is stopped
+//! when nothing is left of the user's sessions, unless the user lingers.
 
 use crate::systemd::logind::LogoutSettings;
 use crate::term::text::escape;

@@ -1,7 +1,7 @@
 //! systemd: whether it runs, what it does with the processes of a user at logout, and a scope for a job.
 //!
-//! `logind` reads the settings, `logout` says what follows from them (`--check` and a start on a terminal ask it), `scope`
-//! makes a scope (`--scope`).
+//! `logind` reads the settings, `logout` says what follows from them (`--check` and a start on a terminal ask it),
+//! `scope` makes a scope (`--scope`).
 
 pub mod logind;
 pub mod logout;

@@ -1,9 +1,9 @@
 //! A scope of its own for a job: systemd.scope(5).
 //!
 //! The service manager makes it, at the request of busctl(1), and moves this process into it; all that is started from
-//! then on is in it as well. So nothing but the control group of this process changes: neither its PID nor its parent, its
-//! streams or its environment. (systemd-run(1) would set INVOCATION_ID, merge variables of the same name, and refuse words
-//! that are not UTF-8.) A user's manager makes the scopes of a user, the system's manager those of root.
+//! then on is in it as well. So nothing but the control group of this process changes: neither its PID nor its parent,
+//! its streams or its environment. (systemd-run(1) would set INVOCATION_ID, merge variables of the same name, and exit
+//! with 1 if it is refused.) A user's manager makes the scopes of a user, the system's manager those of root.
 
 use std::ffi::OsStr;
 use std::fs::File;

@@ -22,8 +22,8 @@ fn scope_holds_the_job_and_not_its_caller() {
     let sandbox = Sandbox::new();
     let Some(machine) = Machine::boot(&sandbox, false) else { return };
     machine.enable_lingering(USER);
-    // The second job starts a third one, from a scope that is its own already. Shows the control groups of the shell, of
-    // the tracker of the first job, and of the jobs.
+    // The second job starts a third one, from a scope that is its own already. Shows the control groups of the shell,
+    // of the tracker of the first job, and of the jobs.
     let script = "groups() { sed -n 's/^0:://p' /proc/$1/cgroup; }
         first=$(detach --scope -t -P -N first sleep 60)
         detach --scope -P -N second sh -c 'detach --scope -P -N third -o - sleep 62 > third; exec sleep 61' > second
@@ -45,7 +45,7 @@ fn scope_holds_the_job_and_not_its_caller() {
     }
     // Once the job has ended, nothing is left of the scope.
     let run = machine.log_in_for(USER, "detach --stop first second; detach --list --json").exits(0);
-    let ended = records_named(&run.stdout, &["first", "second"]);
+    let ended = units_of(&run.stdout, &["first", "second"]);
     let count = format!(
         "XDG_RUNTIME_DIR=/run/user/$(id -u) systemctl --user list-units --all | grep -c '{}\\|{}'",
         ended[0], ended[1]
@@ -56,8 +56,8 @@ fn scope_holds_the_job_and_not_its_caller() {
     assert!(root.starts_with("/system.slice/app-detach-sleep-"), "{root}");
 }
 
-/// The units of the jobs with these names, without what grep(1) would not take as it is.
-fn records_named(list: &str, names: &[&str]) -> Vec<String> {
+/// The units of the jobs with these names.
+fn units_of(list: &str, names: &[&str]) -> Vec<String> {
     let records = records(list);
     names.iter().map(|name| unit(records.iter().find(|record| record["name"] == *name).unwrap())).collect()
 }

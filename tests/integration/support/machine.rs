@@ -1,4 +1,4 @@
-//! A machine with systemd, logind and sshd, in namespaces of its own: `tests/machine` boots it, and it ends with its value.
+//! A machine with systemd, logind and sshd, in namespaces of its own: `tests/machine` boots it; it ends with its value.
 //!
 //! Its users log in by real ssh, so that each has a session of logind and a service manager. Its files are a throw-away
 //! copy of those of this machine, except for what it has of its own in /home, /run and /tmp.

@@ -91,7 +91,7 @@ pub fn with_steps(command: &mut Command, number: usize) -> (Child, ExitStatus, V
                 tracer.meet(pid);
                 Some(pid)
             }
-            // It steps over the clone of its own child.
+            // It steps over the clone of its own child; after a vfork it runs on freely.
             WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_CLONE) => {
                 tracer.meet_child(pid);
                 Some(pid)
