@@ -2,11 +2,13 @@
 //!
 //! Nothing here depends on how records are stored; `storage` does.
 
+use std::fs;
+
 use serde_json::Value;
 
 use super::process::Process;
 use super::sandbox::Sandbox;
-use super::wait::await_result;
+use super::wait::{await_result, eventually};
 
 /// The beginning of the command line of a tracking process.
 pub const TRACKER: &str = "detach --tracking";
@@ -70,5 +72,23 @@ impl Sandbox {
     pub fn state_of(&self, job: &Process) -> String {
         let mut lines = self.list(&[]).into_iter();
         lines.find(|line| line[0] == job.pid.to_string()).unwrap().remove(2)
+    }
+
+    /// Starts the job "chain", whose first process has ended, and of which each process makes the next one and ends after
+    /// 2 ms, until the file "on" is removed. `each` is what each of them does in Perl, `last` what the last one does.
+    #[track_caller]
+    pub fn chain(&self, each: &str, last: &str) -> Process {
+        self.write("on", "");
+        let link = format!("{each} exit if fork; select undef, undef, undef, 0.002;");
+        self.write("chain.pl", format!("while (-e 'on') {{ {link} }} {last}"));
+        // A tracking process waits for all of them; else they would fill the process table.
+        let nursery = "detach -P -o /dev/null -N chain perl chain.pl > pid; while test -e on; do sleep 0.1; done";
+        self.detach(["-t", "-o", "/dev/null", "-N", "nursery", "sh", "-c", nursery]).succeeds_silently();
+        let job = await_result(|| {
+            let pid = fs::read_to_string(self.work("pid")).map_err(|error| error.to_string())?;
+            pid.trim().parse().map(Process::new).map_err(|_| pid)
+        });
+        eventually(|| job.is_dead());
+        job
     }
 }
