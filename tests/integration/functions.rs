@@ -104,8 +104,9 @@ fn assert_works_with(shell: &Shell, settings: &[&str]) {
 
 #[test]
 fn shell_keeps_no_descriptor() {
-    requires!(bash, zsh, fish);
-    for shell in SHELLS {
+    requires!(bash, zsh);
+    // fish opens pipes of its own at any time.
+    for shell in [&BASH, &ZSH] {
         let mut loaded = LoadedShell::open(shell);
         loaded.sandbox.script("sleeper", SLEEPER);
         loaded.succeeds("true");
