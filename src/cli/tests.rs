@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::stat::Mode as FileMode;
+use nix::unistd::Pid;
 
 use super::*;
 use crate::start::Target;
@@ -125,6 +126,27 @@ fn modes_take_their_options_in_any_order() {
 }
 
 #[test]
+fn pid_takes_processes_and_where_their_output_goes() {
+    let request = |line: &str| match parse_line(line) {
+        (Action::LetGo(request), _) => request,
+        (other, _) => panic!("{line}: {other:?}"),
+    };
+    let default =
+        rescue::Request { wanted: vec![Pid::from_raw(7)], output: None, name: None, after: rescue::After::Continue };
+    assert_eq!(request("--pid 7"), default);
+    assert_eq!(request("-q --pid 7 8").wanted, [7, 8].map(Pid::from_raw));
+    let all = rescue::Request {
+        output: Some("out".into()),
+        name: Some("name".into()),
+        after: rescue::After::StayStopped,
+        ..default
+    };
+    assert_eq!(request("--pid -o out --name name --stay-stopped 7"), all);
+    assert!(printed("--pid").contains("required arguments were not provided:\n  <PID>..."));
+    assert!(printed("--pid=7").contains("  tip: the value must be a separate word: '--pid 7'\n"));
+}
+
+#[test]
 fn modes_without_words_mean_their_defaults() {
     assert!(matches!(parse_line("--log").0, Action::Log(log::Options { job: None, follow: false, lines: None })));
     assert!(matches!(parse_line("--join").0, Action::Join(jobs) if jobs.is_empty()));
@@ -227,10 +249,21 @@ fn misspelt_options_and_modes_get_a_suggestion() {
 
 #[test]
 fn suggestion_never_ends_or_removes_anything() {
-    for line in ["--run", "--run --prune", "--prun", "--purge", "--stpo", "--top", "-Z --stop", "--clean"] {
+    for line in [
+        "--run",
+        "--run --prune",
+        "--prun",
+        "--purge",
+        "--stpo",
+        "--top",
+        "-Z --stop",
+        "--clean",
+        "--pdi 7",
+        "--pids 7",
+    ] {
         let text = printed(line);
         let tip = text.lines().find(|line| line.contains("tip:")).unwrap_or_default();
-        assert!(!["--prune", "--stop", "--all"].iter().any(|option| tip.contains(option)), "{line}: {tip}");
+        assert!(!["--prune", "--stop", "--all", "--pid'"].iter().any(|option| tip.contains(option)), "{line}: {tip}");
         assert!(!tip.contains("'-- "), "{line}: {tip}");
     }
 }
@@ -247,6 +280,9 @@ fn invalid_value_has_a_sentence() {
         ("--settle -1 X", &format!("cannot use '-1' for '--settle <DURATION>': {duration}")),
         ("--prune soon", &format!("cannot use 'soon' for 'DURATION': {duration}")),
         ("--stop a --signal NO", "cannot use 'NO' for '--signal <SIG>': there is no such signal"),
+        ("--pid make", "cannot use 'make' for 'PID': not a PID"),
+        ("--pid 0", "cannot use '0' for 'PID': not a PID"),
+        ("--pid -o - 7", "cannot use '-' for '--output <FILE>': the terminal cannot be kept"),
         ("--log -n -5", "cannot use '-5' for '--lines <N>': not a number of lines"),
     ] {
         assert_eq!(parse(words(line)).unwrap_err().to_string(), sentence);

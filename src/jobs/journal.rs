@@ -262,6 +262,9 @@ pub struct Folded {
     pub leftovers: Vec<JobId>,
 }
 
+/// Where in the files what was started is: the number of the file, and the bytes.
+type Part = (usize, Range<usize>);
+
 /// A job, as the events have it.
 pub struct Entry {
     pub id: JobId,
@@ -273,17 +276,16 @@ pub struct Entry {
     pub session_ended_at_ms: Option<u64>,
     /// The place of its last event: later jobs have a higher one.
     pub place: (usize, usize),
-    /// Where in the files `start` is.
-    start: (usize, Range<usize>),
+    start: Part,
 }
 
 /// What the events say of one job so far.
 #[derive(Default)]
 struct Events {
     process: Option<Process>,
-    start: Option<(usize, Range<usize>)>,
+    start: Option<Part>,
     /// Each time that detach has let go of it, and how it is since then.
-    rescues: Vec<(Rescue, Option<(usize, Range<usize>)>)>,
+    rescues: Vec<(Rescue, Option<Part>)>,
     withdrawn_rescues: Vec<u64>,
     end: Option<End>,
     session_ended_at_ms: Option<u64>,
@@ -309,7 +311,7 @@ impl Events {
 
     /// Whatever the order of the events, a process that was let go of in any of them was let go of; everything else is as
     /// in the last.
-    fn merge_rescues(&mut self) -> Option<(Rescue, Option<(usize, Range<usize>)>)> {
+    fn merge_rescues(&mut self) -> Option<(Rescue, Option<Part>)> {
         self.rescues.retain(|(rescue, _)| !self.withdrawn_rescues.contains(&rescue.let_go_at_ms));
         let mut members: Vec<_> = self.rescues.iter().flat_map(|(rescue, _)| &rescue.members).copied().collect();
         members.sort_unstable();

@@ -254,3 +254,78 @@ fn explain_denial(facts: &Facts, errno: Errno) -> Refusal {
     };
     Refusal { reason, help }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that may be let go of.
+    fn willing() -> Facts {
+        Facts {
+            kind: Kind::Program,
+            tracer: None,
+            seccomp: Seccomp::default(),
+            own_seccomp: Seccomp::default(),
+            files: Files::Same,
+            is_64_bit: Some(true),
+            users: Users { own: 1000, real: 1000, effective: 1000, saved: 1000 },
+            access: Ok(()),
+            yama: 0,
+        }
+    }
+
+    fn with_access(errno: Errno, users: [u32; 4], yama: u32) -> Facts {
+        let [own, real, effective, saved] = users;
+        Facts { access: Err(errno), users: Users { own, real, effective, saved }, yama, ..willing() }
+    }
+
+    #[test]
+    fn denied_access_has_a_reason_and_where_it_helps_a_hint() {
+        let same = [1000; 4];
+        for (facts, reason, help) in [
+            (
+                with_access(Errno::EACCES, same, 1),
+                "only root may trace a running process here (kernel.yama.ptrace_scope is 1)",
+                Some(Help::AsRoot),
+            ),
+            (
+                with_access(Errno::EACCES, same, 2),
+                "only root may trace processes here (kernel.yama.ptrace_scope is 2)",
+                Some(Help::AsRoot),
+            ),
+            (
+                with_access(Errno::EACCES, same, 3),
+                "no process may be traced here until the next boot (kernel.yama.ptrace_scope is 3)",
+                None,
+            ),
+            (with_access(Errno::EACCES, same, 0), "it cannot be traced: permission denied", Some(Help::AsRoot)),
+            (with_access(Errno::EACCES, [1000, 7, 7, 7], 1), "it belongs to user 7", Some(Help::AsRoot)),
+            (
+                with_access(Errno::EACCES, [1000, 1000, 0, 0], 1),
+                "it runs with the rights of user 0 (setuid)",
+                Some(Help::AsRoot),
+            ),
+            (with_access(Errno::EPERM, [0; 4], 0), "not even root may trace it: operation not permitted", None),
+        ] {
+            assert_eq!(judge(&facts), Err(Refusal { reason: reason.to_owned(), help }));
+        }
+    }
+
+    #[test]
+    fn filter_of_the_container_is_that_of_both() {
+        let filtered = |mode, filters| Seccomp { mode, filters };
+        for (its, own, is_refused) in [
+            (filtered(0, Some(0)), filtered(0, Some(0)), false),
+            (filtered(2, Some(1)), filtered(2, Some(1)), false),
+            (filtered(2, Some(2)), filtered(2, Some(1)), true),
+            (filtered(2, Some(1)), filtered(0, Some(0)), true),
+            (filtered(1, None), filtered(0, None), true),
+            // Before Linux 5.9, nothing tells how many there are.
+            (filtered(2, None), filtered(2, None), false),
+            (filtered(0, Some(0)), filtered(2, Some(1)), false),
+        ] {
+            let facts = Facts { seccomp: its, own_seccomp: own, ..willing() };
+            assert_eq!(judge(&facts).is_err(), is_refused && IS_SUPPORTED, "{its:?} {own:?}");
+        }
+    }
+}

@@ -63,6 +63,11 @@ impl RunningJob {
         let (group, session) = (stat.group, stat.session);
         let seen = table.keys().copied().collect();
         let mut job = Self { group, session, terminal: None, members: Vec::new(), seen };
+        if group.as_raw() == 0 {
+            // A thread of the kernel, or a process of another PID namespace: it is refused, so nothing else matters.
+            job.members.push(Member { pid: wanted, stat: stat.clone() });
+            return Ok(job);
+        }
         job.add(table);
         job.terminal = job.find_terminal();
         // Its descendants that have left the session are on that terminal, or on none.

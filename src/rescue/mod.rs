@@ -75,13 +75,12 @@ fn find_jobs(wanted: &[Pid]) -> Result<Vec<RunningJob>, Error> {
             continue;
         }
         let mut job = RunningJob::find(&table, *pid)?;
-        if let Some(member) = job.members.iter().find(|member| ancestors.contains(&member.pid)) {
-            let reason = if member.pid == Pid::this() {
-                "detach itself is in its process group, or is one of its descendants"
-            } else {
-                "detach is one of its descendants"
-            };
-            return Err(refuse(member, reason));
+        if job.members.iter().any(|member| ancestors.contains(&member.pid)) {
+            let is_ancestor = ancestors.contains(pid);
+            let reason =
+                if is_ancestor { "detach is one of its descendants" } else { "detach is in its process group" };
+            let member = job.members.iter().find(|member| member.pid == *pid).or(job.first());
+            return Err(member.map_or_else(|| Error::new(reason), |member| refuse(member, reason)));
         }
         // One that was named before may be a part of this one.
         jobs.retain(|earlier| !earlier.members.iter().any(|member| job.has(member.pid)) || !job.absorb(earlier));

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::rescue::calls::{Caller, Failure, RemoteFd};
@@ -70,12 +70,17 @@ pub fn let_go(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> (Ve
             return (Vec::new(), Some(Trouble::Guardian(errno)));
         }
     };
+    mishap::pass();
+    // Before it is stopped, since that may take its time.
+    draft.record(job, ui);
+    mishap::pass();
+    let recorded = job.members.len();
     let mut stopped = Stopped { processes: Vec::new(), ledger: guardian.ledger };
     let (mut released, mut trouble) = (Vec::new(), stop_all(job, &mut stopped).err());
     if trouble.is_none() {
-        mishap::pass();
-        draft.record(job, ui);
-        mishap::pass();
+        if job.members.len() > recorded {
+            draft.record(job, ui);
+        }
         trouble = let_go_of_each(job, draft.output(), guardian.ledger, &mut released);
     }
     if !guardian.ledger.has_changed() {
@@ -226,6 +231,11 @@ fn let_go_of_process(
     ledger.note_change();
     caller.ignore(Signal::SIGHUP as i32)?;
     leave_terminal(&mut caller, &descriptors)?;
+    if member.is_session_leader() {
+        // The kernel has sent SIGCONT to the process group in the foreground: tty_ioctl(4). Only a process that is
+        // stopped would stop again before it ran, were this process killed now.
+        let _ = kill(member.pid, Signal::SIGSTOP);
+    }
     for (epoll, watched) in watches {
         caller.stop_watching(epoll.into(), watched.into())?;
     }

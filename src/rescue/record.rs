@@ -228,7 +228,7 @@ enum Leads {
 impl Leads {
     /// In a pipeline, another process than the first may write to the terminal.
     fn of(job: &RunningJob, first: &Member, fd: i32) -> Self {
-        if job.members.iter().any(|member| Terminal::of_descriptor(member.pid, fd).is_some_and(|it| it.is_terminal())) {
+        if job.members.iter().any(|member| Terminal::of_descriptor(member.pid, fd).is_some_and(Terminal::is_terminal)) {
             return Self::ToTerminal;
         }
         let link = format!("/proc/{}/fd/{fd}", first.pid);

@@ -26,6 +26,7 @@ pub use processor::{IS_SUPPORTED, Registers, WORDS};
 const PTRACE_GETSIGMASK: c_uint = 0x420a;
 const PTRACE_SETSIGMASK: c_uint = 0x420b;
 const PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG: c_uint = 0x4211;
+const NO_SIGNAL: c_int = 0;
 /// The size of the kernel's signal set, in bytes.
 const SET_SIZE: usize = 8;
 /// The set of registers that proc_pid_stat(5) and core(5) call `NT_PRSTATUS`.
@@ -224,13 +225,15 @@ impl<'l> Tracee<'l> {
     }
 
     fn resume_until_system_call(&self) -> Result<(), Fault> {
+        let mut signal = NO_SIGNAL;
         loop {
-            ptrace::syscall(self.thread, None)?;
+            resume(libc::PTRACE_SYSCALL, self.thread, signal)?;
             mishap::pass();
             match wait(self.thread)? {
                 Stop::SystemCall => return Ok(()),
-                // Only SIGSTOP is not blocked, and the process has stopped already.
-                Stop::Signal(_) | Stop::Interrupted => (),
+                Stop::Interrupted => signal = NO_SIGNAL,
+                // Only SIGSTOP, since all others are blocked. It stops the process, but not its tracee.
+                Stop::Signal(pending) => signal = pending,
             }
         }
     }
@@ -243,13 +246,7 @@ impl<'l> Tracee<'l> {
         if !self.is_untouched {
             ptrace::interrupt(self.thread)?;
             mishap::pass();
-            loop {
-                ptrace::cont(self.thread, None)?;
-                mishap::pass();
-                if wait(self.thread)? == Stop::Interrupted {
-                    break;
-                }
-            }
+            run_until_interrupted(self.thread)?;
         }
         restore(self.thread, &self.saved, self.mask)?;
         mishap::pass();
@@ -273,16 +270,31 @@ fn hold(thread: Pid) -> Result<Pid, Fault> {
     mishap::pass();
     ptrace::interrupt(thread)?;
     mishap::pass();
-    let mut stop = wait(thread)?;
-    while let Stop::Signal(_) | Stop::SystemCall = stop {
-        if let Stop::Signal(signal) = stop {
-            continue_with(thread, signal)?;
-        } else {
-            ptrace::cont(thread, None)?;
+    match wait(thread)? {
+        Stop::Interrupted => (),
+        Stop::SystemCall => run_until_interrupted(thread)?,
+        Stop::Signal(signal) => {
+            resume(libc::PTRACE_CONT, thread, signal)?;
+            if wait(thread)? != Stop::Interrupted {
+                run_until_interrupted(thread)?;
+            }
         }
-        stop = wait(thread)?;
     }
     Ok(thread)
+}
+
+/// Lets a thread run that is about to be interrupted, until it has been.
+fn run_until_interrupted(thread: Pid) -> Result<(), Fault> {
+    let mut signal = NO_SIGNAL;
+    loop {
+        resume(libc::PTRACE_CONT, thread, signal)?;
+        mishap::pass();
+        match wait(thread)? {
+            Stop::Interrupted => return Ok(()),
+            Stop::SystemCall => signal = NO_SIGNAL,
+            Stop::Signal(pending) => signal = pending,
+        }
+    }
 }
 
 /// For the guardian: takes a thread whose tracer has died, and puts its registers and its mask back. EPERM: the tracer is
@@ -302,11 +314,10 @@ fn restore(thread: Pid, registers: &Registers, mask: u64) -> Result<(), Fault> {
 }
 
 /// Lets a tracee run, and delivers a signal to it: also one that the types of nix do not know.
-fn continue_with(thread: Pid, signal: c_int) -> nix::Result<()> {
+fn resume(request: c_uint, thread: Pid, signal: c_int) -> nix::Result<()> {
     let no_address = null_mut::<c_void>();
-    // SAFETY: PTRACE_CONT takes no pointer; the last argument is the number of a signal.
-    Errno::result(unsafe { libc::ptrace(libc::PTRACE_CONT, thread.as_raw(), no_address, c_long::from(signal)) })
-        .map(drop)
+    // SAFETY: neither PTRACE_CONT nor PTRACE_SYSCALL takes a pointer; the last argument is the number of a signal.
+    Errno::result(unsafe { libc::ptrace(request, thread.as_raw(), no_address, c_long::from(signal)) }).map(drop)
 }
 
 /// Waits for the next stop of a tracee. Any stop, of any thread: `__WALL`.

@@ -54,7 +54,7 @@ while time.time() < end:
     print("tick", flush=True)
 "#;
 
-const NODE: &str = r#"#!/usr/bin/env node
+const NODE: &str = r"#!/usr/bin/env node
 const fs = require('fs');
 process.stdout.on('error', () => process.exit(1));
 process.stdout.write('tick\n', () => {
@@ -63,7 +63,7 @@ process.stdout.write('tick\n', () => {
 });
 setInterval(() => console.log('tick'), 10);
 setTimeout(() => process.exit(), 300000);
-"#;
+";
 
 /// The same as the Python program, to be linked statically and without symbols. One thread makes no system call.
 const STATIC: &str = r#"
