@@ -17,7 +17,7 @@ fi
 function detach {
     # What kind of call it is, and its words, with the number of its process group in place of each job specification.
     local __detach_mode=options __detach_verb='let go of' __detach_words=() __detach_groups=() __detach_seen=' '
-    local __detach_word __detach_group __detach_stderr
+    local __detach_word __detach_group __detach_stderr __detach_status=0
     for __detach_word in "$@"; do
         case $__detach_mode:$__detach_word in
             options-value:* | jobs-value:*) __detach_mode=${__detach_mode%-value} ;;
@@ -64,10 +64,14 @@ function detach {
             # processes stay stopped until their jobs have left the table. Only the program has the real stderr: bash
             # would report there that the jobs are stopped.
             {
-                (\builtin exec detach --pid --stay-stopped "${__detach_words[@]}" 2>&"$__detach_stderr") || return
-                \builtin disown "${__detach_groups[@]}" || \builtin :
-                \builtin kill -CONT -- "${__detach_groups[@]/#/-}" || \builtin :
-            } {__detach_stderr}>&2 2> /dev/null
+                (\builtin exec detach --pid --stay-stopped "${__detach_words[@]}" 2>&"$__detach_stderr") && {
+                    \builtin disown "${__detach_groups[@]}"
+                    \builtin kill -CONT -- "${__detach_groups[@]/#/-}"
+                    \builtin true
+                }
+            } {__detach_stderr}>&2 2> /dev/null || __detach_status=$?
+            \exec {__detach_stderr}>&-
+            return "$__detach_status"
             ;;
         check*)
             # A subshell has no job table, or a copy of it.

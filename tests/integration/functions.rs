@@ -103,6 +103,23 @@ fn assert_works_with(shell: &Shell, settings: &[&str]) {
 }
 
 #[test]
+fn shell_keeps_no_descriptor() {
+    requires!(bash, zsh);
+    // fish opens pipes of its own at any time.
+    for shell in [&BASH, &ZSH] {
+        let mut loaded = LoadedShell::open(shell);
+        loaded.sandbox.script("sleeper", SLEEPER);
+        loaded.succeeds("true");
+        let before = loaded.terminal.shell.descriptors();
+        loaded.start("./sleeper", "&");
+        loaded.succeeds("detach %%");
+        loaded.run("detach %9");
+        loaded.terminal.wait_for_prompt();
+        assert_eq!(loaded.terminal.shell.descriptors(), before, "{}", shell.name);
+    }
+}
+
+#[test]
 fn function_works_whatever_is_set_in_bash() {
     requires!(bash);
     for settings in [

@@ -4,8 +4,9 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use super::process::{Process, process_named_in};
+use super::process::{Process, read_pid};
 use super::sandbox::Sandbox;
 use super::terminal::Terminal;
 use super::wait::{await_result, eventually};
@@ -88,22 +89,44 @@ impl LoadedShell {
         assert_eq!(status, 0, "{} {command}: {}", self.name, self.terminal.screen_end());
     }
 
+    /// Like [`await_result`]. It reads the screen meanwhile: when the buffer of a terminal is full, the shell waits.
+    #[track_caller]
+    pub fn await_result<T>(&mut self, mut attempt: impl FnMut(&mut Terminal) -> Result<T, String>) -> T {
+        await_result(|| {
+            let screen = self.terminal.screen_end();
+            attempt(&mut self.terminal).map_err(|reason| format!("{reason}; the screen ends with {screen:?}"))
+        })
+    }
+
+    #[track_caller]
+    pub fn eventually(&mut self, mut condition: impl FnMut(&mut Terminal) -> bool) {
+        self.await_result(|terminal| if condition(terminal) { Ok(()) } else { Err("it is not so".to_owned()) });
+    }
+
     /// Starts a program that writes its PID to the file that is its last argument.
     #[track_caller]
     pub fn start(&mut self, program: &str, how: &str) -> Process {
         self.terminal.wait_for_prompt();
         let file = self.file("pid");
         self.terminal.type_line(&format!("{program} {} {how}", file.display()));
-        process_named_in(&file)
+        self.await_result(|_| read_pid(&file))
     }
 
     /// Starts a program in the foreground, and stops it and its pipeline with Ctrl-Z.
     #[track_caller]
     pub fn start_stopped(&mut self, program: &str, pipeline: &str) -> Process {
         let process = self.start(program, pipeline);
-        eventually(|| self.terminal.foreground() == process.group());
-        self.terminal.press("\x1a");
-        eventually(|| process.is_stopped() && self.terminal.foreground() == self.terminal.shell.group());
+        self.eventually(|terminal| terminal.foreground() == process.group());
+        // Again if a process of the pipeline was still ignoring the key, as shells do.
+        let mut pressed = None::<Instant>;
+        self.eventually(|terminal| {
+            let is_in_foreground = terminal.foreground() == process.group();
+            if is_in_foreground && pressed.is_none_or(|pressed| pressed.elapsed() > Duration::from_millis(500)) {
+                terminal.press("\x1a");
+                pressed = Some(Instant::now());
+            }
+            process.is_stopped() && terminal.foreground() == terminal.shell.group()
+        });
         process
     }
 
