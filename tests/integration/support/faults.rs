@@ -44,7 +44,7 @@ const REPEATED: usize = 16;
 #[allow(dead_code)] // benches/faults needs it
 const AT_FIXED_ADDRESSES: &[&str] = &["setarch", "-R", "sh"];
 /// Longer than any start takes.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// What was tried, and what fell short.
 #[derive(Default)]
@@ -118,9 +118,9 @@ impl Range {
         let mode = self.mode;
         let mut instructions = Vec::new();
         self.try_start(AT_FIXED_ADDRESSES, |command| {
-            let (child, status, made) = with_steps(command, process);
+            let (child, status, reached) = with_steps(command, process);
             assert!(status.success(), "{}: it was held up", mode.0);
-            instructions = made;
+            instructions = reached;
             Trial { child, status, is_tried: false, what: String::new(), may_be_killed_before_exec: false }
         });
         instructions
