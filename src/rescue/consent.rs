@@ -113,15 +113,17 @@ impl Facts {
         let mut filters = statuses.iter().map(|status| Seccomp::parse(status));
         let mut ids = status_field(statuses.first()?, "Uid").unwrap_or_default().split_ascii_whitespace();
         let mut id = || ids.next().and_then(|id| id.parse().ok()).unwrap_or(u32::MAX);
+        let kind = Kind::of(pid, &stat);
         Some(Self {
-            kind: Kind::of(pid, &stat),
+            kind,
             tracer: statuses.iter().find_map(|status| Tracer::parse(status)),
             seccomp: filters.find(|it| *it != own_seccomp).unwrap_or(own_seccomp),
             own_seccomp,
             files: Files::of(thread),
             is_64_bit: read_class(thread).map(|class| class == ELF_64),
             users: Users { own: geteuid().as_raw(), real: id(), effective: id(), saved: id() },
-            access: try_access(thread)?,
+            // A thread of the kernel has no memory to ask for.
+            access: if kind == Kind::Program { try_access(thread)? } else { Ok(()) },
             yama: read_yama(),
         })
     }

@@ -293,6 +293,8 @@ impl Draft<'_> {
         };
         [self.start.stdout, self.start.stderr] = self.streams.each_ref().map(|leads| match leads {
             Leads::ToTerminal => stream.clone(),
+            // It was let go of in part before.
+            Leads::Elsewhere(Stream::File(file)) if file.as_path() == path => stream.clone(),
             Leads::Elsewhere(stream) => stream.clone(),
         });
         self.output = to_c_string(path.as_os_str().to_owned());

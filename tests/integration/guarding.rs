@@ -87,8 +87,8 @@ fn kill_at_each_place(start: &dyn Fn(&Sandbox, &mut Terminal) -> Kind, state: St
     assert!(place > MANY, "{place}");
     // Whether it was killed before it had recorded the job or after.
     assert_eq!(scene.sandbox.records().len(), (place - first) / step + 1);
-    scene.sandbox.detach(["--prune", "0"]).exits(0);
-    assert_eq!(scene.sandbox.logs(), [""; 0]);
+    let pruned = scene.sandbox.detach(["-v", "--prune", "0"]);
+    assert_eq!(scene.sandbox.logs(), [""; 0], "{pruned:?}, {:?}", scene.sandbox.records());
 }
 
 /// Returns whether detach was killed there, and not done before.
