@@ -136,9 +136,10 @@ fn open(shell: &Shell) -> LoadedShell {
     scene
 }
 
-/// It has no terminal, no descriptor on one, and ignores SIGHUP.
+/// It runs, has no terminal and no descriptor on one, and ignores SIGHUP.
 #[track_caller]
 fn assert_is_let_go(process: &Process) {
+    eventually(|| !process.is_stopped());
     assert_eq!(process.terminal(), 0, "{process:?}");
     assert!(process.signals("SigIgn").contains(&1), "{process:?}");
     let is_terminal = |path: &&PathBuf| path.starts_with("/dev/pts") || path.starts_with("/dev/tty");

@@ -87,7 +87,10 @@ impl Scene {
     pub fn let_happen(&mut self, event: Event) {
         match event {
             Event::Close => {
-                self.terminal.wait_for_prompt();
+                // While a job is in the foreground, there is no prompt to wait for.
+                if self.terminal.foreground() == self.terminal.shell.group() {
+                    self.terminal.wait_for_prompt();
+                }
                 self.terminal.hang_up();
             }
             Event::Exit => repeat_until_shell_ends(&mut self.terminal, |terminal| terminal.type_line("exit")),
