@@ -72,7 +72,7 @@ pub fn parse(words: Vec<OsString>) -> Result<(Action, Verbosity), Error> {
     }
     match read(&words) {
         Ok(typed) => Ok(interpret(typed)),
-        Err(error) if error.kind() == ErrorKind::ValueValidation => Err(invalid_value(&error)),
+        Err(error) if error.kind() == ErrorKind::ValueValidation => Err(invalid_value(&error, &words)),
         Err(error) => {
             let message = attached_value(&error, &words).unwrap_or_else(|| without_dashes_tip(error));
             Ok((Action::Print(message), Verbosity::default()))
@@ -192,7 +192,7 @@ fn to_verbosity(volume: &Volume) -> Option<Verbosity> {
 }
 
 /// clap's error about a value, as a sentence of our own.
-fn invalid_value(error: &clap::Error) -> Error {
+fn invalid_value(error: &clap::Error, words: &[OsString]) -> Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.as_str(),
         _ => "",
@@ -203,7 +203,8 @@ fn invalid_value(error: &clap::Error) -> Error {
     let mut command = command();
     command.build();
     let takes_it = |mode: &&Command| mode.get_arguments().any(|known| known.to_string() == argument);
-    let mode = command.get_subcommands().find(takes_it).map_or(String::new(), |mode| format!("{} ", mode.get_name()));
+    let mode = words.iter().find_map(|word| command.find_subcommand(word).filter(takes_it));
+    let mode = mode.map_or(String::new(), |mode| format!("{} ", mode.get_name()));
     let option = argument.trim_end_matches("...").trim_matches(['[', ']']);
     // A positional argument that must be there.
     let option = option.strip_prefix('<').map_or(option, |name| name.trim_end_matches('>'));

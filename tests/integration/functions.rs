@@ -26,7 +26,7 @@ fn each_shell_has_its_function() {
     }
     sandbox.detach(["--init", "tcsh"]).fails(
         125,
-        "detach: cannot use 'tcsh' for 'SHELL': not 'bash', 'zsh' or 'fish'\ndetach: hint: see 'detach --help'",
+        "detach: cannot use 'tcsh' for 'SHELL': not 'bash', 'zsh' or 'fish'\ndetach: hint: see 'detach --init --help'",
     );
 }
 
