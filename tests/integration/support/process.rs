@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, close};
+use nix::unistd::{Pid, close, getpid, getsid};
 
 use super::wait::{await_result, eventually};
 
@@ -237,6 +238,22 @@ pub fn environment(pid: Pid) -> Vec<u8> {
         }
         std::thread::yield_now();
     }
+}
+
+/// The dead children of this process that were started at least `age` ago and lead or are in another session.
+pub fn old_zombies(age: Duration) -> Vec<Pid> {
+    let (this, session) = (getpid().to_string(), getsid(None).unwrap().to_string());
+    let uptime = fs::read_to_string("/proc/uptime").unwrap();
+    let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+    // In ticks, of which there are a hundred a second: proc_pid_stat(5).
+    let is_old = |start_time: &str| start_time.parse::<f64>().unwrap() / 100.0 + age.as_secs_f64() < uptime;
+    let is_one = |pid: &Pid| {
+        let fields = stat_fields(*pid, [3, 4, 6, 22]);
+        fields.is_some_and(|[state, parent, its, start]| {
+            state == "Z" && parent == this && its != session && is_old(&start)
+        })
+    };
+    all_pids().into_iter().map(Pid::from_raw).filter(is_one).collect()
 }
 
 fn stat_field(pid: Pid, number: usize) -> Option<String> {

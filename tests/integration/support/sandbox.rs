@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 
-use super::process::{Process, close_inherited_descriptors, with_variable};
+use super::process::{Process, close_inherited_descriptors, old_zombies, with_variable};
 use super::run::Run;
 use super::wait::{LIMIT, await_result};
 use super::{DETACH, storage};
@@ -240,6 +240,7 @@ impl Drop for Sandbox {
         loop {
             let left = self.processes();
             if left.is_empty() {
+                reap_old_orphans();
                 return;
             }
             assert!(Instant::now() < end || std::thread::panicking(), "processes outlive the test: {left:?}");
@@ -249,5 +250,13 @@ impl Drop for Sandbox {
                 let _ = waitpid(process.pid, Some(WaitPidFlag::WNOHANG));
             }
         }
+    }
+}
+
+/// Waits for what earlier tests have left to this process: thousands of zombies make every look at /proc slow. The children
+/// that a test has made itself are in the session of this process, and it waits for them.
+fn reap_old_orphans() {
+    for pid in old_zombies(Duration::from_secs(20)) {
+        let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
     }
 }
