@@ -43,7 +43,7 @@ Exit status: 0 started or done, 1 --check: would not survive, 125 detach failed,
 if COMMAND ends within --settle: its own status, or 128+N after signal N.";
 
 const JOB: &str = "\
-JOB is a PID or a name, or else a part of the command line of only one job.
+JOB is a PID or a name, or else text found in only one job's command line.
 A number is always a PID or a name, never a part of a command line.";
 const DURATION: &str = "DURATION is, for example, 500ms, 2s, 1m30s or 7d; a bare number means seconds.";
 
@@ -166,7 +166,7 @@ pub struct Start {
 // Allowed before a mode and after it.
 #[derive(Args, Debug)]
 pub struct Volume {
-    /// Print nothing but errors
+    /// Suppress all messages except errors
     #[arg(short, long, overrides_with = "verbose")]
     pub quiet: bool,
 
@@ -180,7 +180,7 @@ pub enum Mode {
     /// List the running jobs and the last ten that ended
     #[command(name = "--list", override_usage = "detach --list [OPTION]...")]
     List {
-        /// List all jobs that ended
+        /// List all jobs, not only the last ten that ended
         #[arg(long)]
         all: bool,
 
@@ -210,7 +210,7 @@ pub enum Mode {
         volume: Volume,
     },
 
-    /// Wait until jobs end, and exit with their status
+    /// Wait for jobs; exit with the status of the first that failed
     #[command(name = "--join", override_usage = "detach --join [OPTION]... [JOB]...", after_help = JOB)]
     Join {
         /// Jobs to wait for; the default is the newest
@@ -240,7 +240,7 @@ pub enum Mode {
         #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = of_text(parse_duration))]
         grace: Duration,
 
-        /// Send SIG, a name or a number, and nothing else
+        /// Send only SIG (name or number), to the process group
         #[arg(long, value_name = "SIG", conflicts_with = "grace", value_parser = of_text(parse_signal))]
         signal: Option<i32>,
 
@@ -255,7 +255,7 @@ pub enum Mode {
         after_help = format!("Running jobs are kept; '--prune 0' removes all jobs that ended.\n{DURATION}")
     )]
     Prune {
-        /// Keep jobs that ended less than this long ago
+        /// Remove only jobs that ended at least this long ago
         #[arg(value_name = "DURATION", default_value = "7d", value_parser = of_text(parse_duration))]
         older_than: Duration,
 
@@ -267,12 +267,12 @@ pub enum Mode {
         volume: Volume,
     },
 
-    /// Let go of a job that runs without detach
+    /// Let go of a job that is already running
     #[command(
         name = "--pid",
         override_usage = "detach --pid [OPTION]... PID...",
-        after_help = "The job is the process group of PID and all its descendants; PID may also be the\n\
-            number of a process group. What reads from the terminal then gets end of file."
+        after_help = "The job is the process group of PID and all its descendants; PID may also be a\n\
+            process group ID. Reads from the terminal then return end of file."
     )]
     Pid {
         /// Processes of the jobs to let go of
@@ -299,7 +299,7 @@ pub enum Mode {
     #[command(
         name = "--check",
         override_usage = "detach --check [OPTION]... [PID|JOB]...",
-        after_help = format!("{JOB}\nThe exit status is 1 if a process would not survive, or might not.")
+        after_help = format!("{JOB}\nThe exit status is 1 unless all survive shell exit and terminal closing.")
     )]
     Check {
         /// Processes to check; the default is the newest running job
@@ -324,9 +324,9 @@ Load it in ~/.bashrc or ~/.zshrc, or in ~/.config/fish/config.fish:
   eval \"$(detach --init zsh)\"
   detach --init fish | source
 
-Then 'detach %1' lets go of a job of the shell: it keeps running when the shell
-or the terminal ends, and its output goes to a log. It has the options of --pid.
-The shell also tells --check which jobs it has, so that fewer answers are open."
+Then 'detach %1' lets go of that shell job: it keeps running when the shell exits
+or the terminal closes, and its output goes to a log. The options of --pid work.
+The shell also tells --check about its jobs, so that fewer results are '?'."
     )]
     Init {
         /// bash, zsh or fish

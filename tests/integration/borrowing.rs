@@ -61,7 +61,7 @@ fn first_process_may_be_killed_at_any_moment() {
 fn command_does_not_run_where_the_memory_is_not_shared() {
     requires!(strace, valgrind);
     let sandbox = Sandbox::new();
-    let stderr = "detach: cannot start 'touch': this system does not let a new process share memory (an emulator?)";
+    let stderr = "detach: cannot start 'touch': a new process cannot share memory here, perhaps because of an emulator";
     for mode in ["", "-t --full"] {
         // The launcher is held up, so that the new process could do everything before it is noticed.
         let strace = "strace -f -o trace -e trace=clone -e inject=clone:delay_exit=500000:when=1";

@@ -165,7 +165,7 @@ fn table_fits_the_width_of_the_terminal() {
         if width == 120 {
             let title = lines[0].find("COMMAND").unwrap();
             let command = lines[1].char_indices().nth(title).unwrap().0;
-            assert!(lines[1][command..].starts_with(r"sleep 60 '' 'a b' naïve '\e[2J' xxx"), "{lines:?}");
+            assert!(lines[1][command..].starts_with(r"sleep 60 '' 'a b' naïve '\x1b[2J' xx"), "{lines:?}");
             assert!(lines[1].ends_with("x…"), "{lines:?}");
         }
     }
