@@ -324,7 +324,7 @@ Load it in ~/.bashrc or ~/.zshrc, or in ~/.config/fish/config.fish:
   eval \"$(detach --init zsh)\"
   detach --init fish | source
 
-Then 'detach %1' lets go of that shell job: it keeps running when the shell exits
+Then 'detach %1' lets go of that job: it keeps running when the shell exits
 or the terminal closes, and its output goes to a log. The options of --pid work.
 The shell also tells --check about its jobs, so that fewer results are '?'."
     )]
