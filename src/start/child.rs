@@ -135,10 +135,12 @@ impl<'a> Child<'a> {
     /// Notes the identity of the job: this process, which was made after `before`. Without a start time, it could not
     /// be told from others, and is not recorded.
     fn identify_job(self, before: Duration) {
+        let started_at_ms = now_in_ms();
+        self.report.started_at_ms.store(started_at_ms, Ordering::Release);
         let namespaces = |place: &Place| (place.pid_namespace, place.time_namespace);
         let (pid_namespace, time_namespace) = self.plan.place.as_ref().map_or((None, None), namespaces);
         if let Some(start_time) = own_start_time(&(before..=time_since_boot())) {
-            let (pid, started_at_ms) = (Pid::this(), now_in_ms());
+            let pid = Pid::this();
             self.report.job.set(JobId { pid, start_time, pid_namespace, time_namespace, started_at_ms });
         }
     }
@@ -274,7 +276,7 @@ fn check<T>(result: nix::Result<T>, step: Step) -> Result<T, GivenUp> {
 /// is forgotten only afterwards, and may be taken back twice. Allocates nothing.
 pub fn take_back(plan: &Plan, report: &Report) {
     let Some(pid) = report.command() else { return };
-    let started_at_ms = report.job.get().map_or(u64::MAX, |job| job.started_at_ms);
+    let started_at_ms = report.started_at_ms.load(Ordering::Acquire);
     // Nothing else can be done about what stays.
     if let Some(pidfile) = plan.pidfile.as_ref().filter(|_| report.has_pidfile.load(Ordering::Acquire)) {
         pidfile.take_back_from(pid, report.is_pidfile_new.load(Ordering::Acquire), started_at_ms);

@@ -5,7 +5,7 @@
 //! afterwards: `steps` and `failure`.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -39,6 +39,8 @@ const ABANDONED: u32 = 2;
 pub struct Report {
     phase: AtomicU32,
     borrowers: [Borrower; 3],
+    /// When the process of the command began, before it made anything, in milliseconds since 1970-01-01 00:00 UTC.
+    pub started_at_ms: AtomicU64,
     /// The identity of the job: the process that is to become the command.
     pub job: Once<JobId>,
     pub session: Once<Pid>,

@@ -4,7 +4,7 @@
 //! terminal, and only if the user wants it: <https://no-color.org>.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::env;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -31,7 +31,7 @@ pub struct Ui {
     is_terminal: bool,
     has_colour: bool,
     /// The warnings that were given.
-    warnings: RefCell<HashSet<String>>,
+    warnings: RefCell<BTreeSet<String>>,
 }
 
 impl Ui {

@@ -381,8 +381,8 @@ fn help_and_usage_errors_have_no_colour_in_a_pipe() {
     let sandbox = Sandbox::new();
     let run = |word: &str| Run::of(sandbox.command(DETACH).env("CLICOLOR_FORCE", "1").env_remove("NO_COLOR").arg(word));
     assert_eq!(run("--help").succeeds(), sandbox.detach(["--help"]).succeeds());
-    let error = "error: unexpected argument '--nope' found\n\nUsage: detach [OPTION]... [--] COMMAND [ARG]...";
-    let run = run("--nope").exits(125);
+    let error = "error: unexpected argument '--xyz' found\n\nUsage: detach [OPTION]... [--] COMMAND [ARG]...";
+    let run = run("--xyz").exits(125);
     assert!(run.stderr.starts_with(error), "{}", run.stderr);
 }
 
