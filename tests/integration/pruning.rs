@@ -196,10 +196,10 @@ fn prune_removes_damaged_lines_and_keeps_those_of_other_versions() {
     let of_own = warning(&own, 1, "it is not JSON");
     let version = "it has version 2, but only version 1 is supported";
     let garbage = numbers("garbage").unwrap();
-    let before = of_own.clone()
-        + &warning(&journal, garbage, "it is not JSON")
+    let before = warning(&journal, garbage, "it is not JSON")
         + &warning(&journal, garbage + 1, version)
-        + &warning(&journal, garbage + 2, "it is cut short");
+        + &warning(&journal, garbage + 2, "it is cut short")
+        + &of_own;
     let content = fs::read(&journal).unwrap();
     sandbox
         .detach(["-v", "--prune", "--dry-run"])
@@ -207,7 +207,7 @@ fn prune_removes_damaged_lines_and_keeps_those_of_other_versions() {
     assert_eq!(fs::read(&journal).unwrap(), content);
     sandbox.detach(["-v", "--prune"]).warns(&format!("{before}detach: removed 0 ended jobs, 0 B, and 2 damaged lines"));
     assert_eq!(fs::read_to_string(&own).unwrap(), "garbage\n");
-    let after = of_own + &warning(&journal, numbers(&later).unwrap(), version);
+    let after = warning(&journal, numbers(&later).unwrap(), version) + &of_own;
     sandbox
         .detach(["-v", "--prune"])
         .warns(&format!("{after}detach: nothing to remove: no job ended more than 7d ago"));

@@ -191,11 +191,14 @@ fn what_is_no_process_with_a_terminal_is_refused() {
         .fails(125, "detach: cannot let go of process 4194303: there is no such process or process group");
     for word in ["make", "0", "-1x", "1.5", "99999999999"] {
         let run = sandbox.detach(["--pid", "--", word]);
-        run.fails(125, &format!("detach: cannot use '{word}' for 'PID': not a PID\ndetach: hint: see 'detach --help'"));
+        run.fails(
+            125,
+            &format!("detach: cannot use '{word}' for 'PID': not a PID\ndetach: hint: see 'detach --pid --help'"),
+        );
     }
     sandbox.detach(["--pid", "-o", "-", "1"]).fails(
         125,
-        "detach: cannot use '-' for '--output <FILE>': the terminal cannot be kept\ndetach: hint: see 'detach --help'",
+        "detach: cannot use '-' for '--output <FILE>': the terminal cannot be kept\ndetach: hint: see 'detach --pid --help'",
     );
     let mut command = sandbox.command("setsid");
     let job = Process::new(command.args(["sleep", "60"]).spawn().unwrap().id().cast_signed());
