@@ -342,7 +342,8 @@ fn find_members(jobs: &[&Job], census: &mut Census) -> nix::Result<Vec<Member>> 
 pub struct Search<'a> {
     jobs: &'a [&'a Job],
     census: Census,
-    was_empty: bool,
+    /// How many looks in a row have found none.
+    looks_in_vain: usize,
     is_conclusive: bool,
 }
 
@@ -350,13 +351,17 @@ impl<'a> Search<'a> {
     pub fn new(jobs: &'a [&'a Job]) -> Self {
         // A descriptor for each process.
         raise_descriptor_limit();
-        Self { jobs, census: Census::default(), was_empty: false, is_conclusive: false }
+        Self { jobs, census: Census::default(), looks_in_vain: 0, is_conclusive: false }
     }
 
     pub fn look(&mut self) -> nix::Result<Vec<Member>> {
         let members = find_members(self.jobs, &mut self.census)?;
-        self.is_conclusive = self.census.is_complete() && (self.was_empty || !members.is_empty());
-        self.was_empty = members.is_empty();
+        self.looks_in_vain = if members.is_empty() { self.looks_in_vain + 1 } else { 0 };
+        self.is_conclusive = if members.is_empty() {
+            self.looks_in_vain >= self.census.passes_that_agree()
+        } else {
+            self.census.is_complete()
+        };
         Ok(members)
     }
 

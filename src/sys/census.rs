@@ -15,11 +15,11 @@ use nix::unistd::Pid;
 use crate::sys::proc;
 
 /// So many PIDs may have been given since the pass before.
-const MOST_NEW: i32 = 10_000;
-/// So often the newest PID may change at the end of a pass.
-const MOST_ROUNDS: usize = 1000;
-/// So many passes must agree where the newest PID is not known.
-const PASSES_THAT_AGREE: usize = 4;
+const MOST_NEW: i32 = 1000;
+/// How often the newest PID may change at the end of a pass: where processes are made all the time, it never ends.
+const MOST_ROUNDS: usize = 4;
+/// How many passes must agree, if the last one is known to have missed none, and if it is not.
+const PASSES_THAT_AGREE: (usize, usize) = (2, 4);
 
 /// What one pass over all processes leaves for the next.
 #[derive(Default)]
@@ -46,12 +46,15 @@ impl Census {
         Ok(Pass { census: self, listed: listed.into_iter(), known, new: 1..=0, seen: since, rounds: 0 })
     }
 
-    /// Whether a process that was looked for in the last two passes and was found in neither has ended.
+    /// How many passes in a row must not find a process that is taken to have ended.
+    pub fn passes_that_agree(&self) -> usize {
+        let (exact, other) = PASSES_THAT_AGREE;
+        if self.ended_at.is_some() { exact } else { other }
+    }
+
+    /// Whether there have been so many passes.
     pub fn is_complete(&self) -> bool {
-        match self.begun_at {
-            Some(_) => self.passes > 1 && self.ended_at.is_some(),
-            None => self.passes >= PASSES_THAT_AGREE,
-        }
+        self.passes >= self.passes_that_agree()
     }
 
     /// Whether no process has been made since the last pass.
