@@ -113,10 +113,12 @@ impl Processes {
         }
     }
 
-    /// Whether no process of this session is missing. One that has ended since the look may have made another.
+    /// Whether no process of this session is missing. One that has ended since the look may have made another, which one
+    /// of the next passes shows.
     fn show_session(&self, session: Pid) -> bool {
         let mut members = self.by_session.get(&session).into_iter().flatten();
-        self.census.is_complete() && (members.all(|pid| proc::is_alive(*pid)) || self.census.is_current())
+        self.census.is_complete()
+            && (members.all(|pid| proc::is_alive(*pid)) || self.census.is_current() || self.census.is_certain())
     }
 
     fn count_left(&self, entry: &Entry) -> usize {

@@ -57,6 +57,11 @@ impl Census {
         self.passes >= self.passes_that_agree()
     }
 
+    /// Whether there have been as many as are enough in any case.
+    pub fn is_certain(&self) -> bool {
+        self.passes >= PASSES_THAT_AGREE.1
+    }
+
     /// Whether no process has been made since the last pass.
     pub fn is_current(&self) -> bool {
         self.ended_at == proc::newest_pid()
