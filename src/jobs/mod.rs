@@ -305,7 +305,27 @@ impl<'a> Jobs<'a> {
             Choice::Only(_) => living.last().or(matching.last()),
             Choice::Newest(_) => matching.last(),
         };
-        chosen.and_then(|known| self.load(known)).ok_or_else(|| no_job(Some(wanted)))
+        chosen.and_then(|known| self.load(known)).ok_or_else(|| self.not_found(wanted))
+    }
+
+    /// The error for `wanted`, which means no job: it may be another process of one.
+    fn not_found(&self, wanted: &OsStr) -> Error {
+        match parse_pid(wanted).and_then(|pid| self.find_owner(pid)) {
+            Some(job) => {
+                Error::new(format!("cannot find job {}: it is a process of {}", quote(wanted), job.describe()))
+                    .with_hint(format!("use the PID of the job, {}", job.pid()))
+            }
+            None => no_job(Some(wanted)),
+        }
+    }
+
+    /// The job that this process belongs to.
+    fn find_owner(&self, pid: Pid) -> Option<Job> {
+        let mut running = self.living().filter(|known| known.is_visible).filter_map(|known| self.load(known));
+        running.find(|job| {
+            let members = Search::new(&[job]).look().unwrap_or_default();
+            members.iter().any(|member| member.process.pid == pid)
+        })
     }
 
     /// The jobs of this name.

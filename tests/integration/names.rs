@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Process, Run, Sandbox, Terminal, bytes, eventually};
+use crate::support::{Process, Run, Sandbox, Terminal, bytes, eventually, process_named_in};
 
 #[test]
 fn job_of_an_interpreter_is_named_after_its_script() {
@@ -207,4 +207,22 @@ fn stderr_on_a_terminal_follows_stdout_that_is_a_file() {
     terminal.succeeds(&format!("detach -N log {script} 2> errors.log"));
     eventually(|| sandbox.read("errors.log").ends_with("errors\n"));
     eventually(|| sandbox.log() == "words\n");
+}
+
+#[test]
+fn process_of_a_job_is_not_its_name() {
+    let sandbox = Sandbox::new();
+    let job = sandbox.job(["sh", "-c", "sleep 60 & echo $! > new; mv new child; wait"]);
+    let child = process_named_in(&sandbox.work("child")).pid;
+    for mode in ["--log", "--join", "--stop"] {
+        sandbox.detach([mode, &child.to_string()]).fails(
+            125,
+            &format!(
+                "detach: cannot find job '{child}': it is a process of 'sh' (PID {pid})\n\
+                 detach: hint: use the PID of the job, {pid}",
+                pid = job.pid
+            ),
+        );
+    }
+    assert!(job.is_alive());
 }

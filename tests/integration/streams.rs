@@ -270,7 +270,7 @@ fn link_with_the_name_of_a_log_is_not_followed() {
     // One of the next PIDs will be that of the job, whatever else is started meanwhile.
     let most = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap().trim().parse::<i32>().unwrap();
     let last = fs::read_to_string("/proc/loadavg").unwrap().split_whitespace().last().unwrap().parse::<i32>().unwrap();
-    for next in 1..=10_000 {
+    for next in 1..=30_000 {
         symlink(&target, sandbox.state().join(format!("sh-{}.log", (last + next) % most))).unwrap();
     }
     let job = sandbox.job(["sh", "-c", "echo text; exec sleep 60"]);

@@ -92,7 +92,7 @@ fn visible_job_is_managed_where_others_are_hidden() {
     let expected = "sleep\trunning\nsleep\trunning\n\
         detach: 'sleep' (PID) ended\n\
         detach: 'sleep' (PID) ended\n\
-        detach: cannot find job '1': none has this PID, name or command line\n\
+        detach: cannot find job '1': no job has this PID, name or command line\n\
         detach: hint: see 'detach --list --all'\n125\n\
         detach: cannot check process 1: /proc does not show it to this user\n125\n\
         sleep\tkilled by SIGTERM\nsleep\tended\n\
