@@ -349,7 +349,7 @@ fn calls_that_wait_are_continued_and_end_in_time() {
     let line = format!("{program} waits {} 9> ends & echo $! > {}", board.display(), file.display());
     let job = terminal.start(&line, &file);
     let target = Target::of(job.clone(), board);
-    // Half of the time has passed: a call that began anew would end much later.
+    // Half of the time, 1.5 s of 3, has passed: a call that began anew would end after 4.5 s.
     eventually(|| target.board().blocks == 2);
     let begun = Instant::now();
     let_go(&sandbox, &job);
@@ -361,7 +361,9 @@ fn calls_that_wait_are_continued_and_end_in_time() {
         let words: Vec<&str> = line.split(' ').collect();
         let time: u128 = words.last().unwrap().parse().unwrap();
         // Some calls do not count the time in which they stand still: they do the same after any SIGSTOP and SIGCONT.
-        assert!(words[1] == "ok" && (2990..3800 + stopped).contains(&time), "{ends} {stopped}");
+        // What is read comes from a thread that may have started earlier.
+        let least = if words[0] == "read" { 0 } else { 2990 };
+        assert!(words[1] == "ok" && (least..4450 + stopped).contains(&time), "{ends} {stopped}");
     }
 }
 
