@@ -4,6 +4,7 @@
 //! `journal` knows which jobs there are, `session` which of their processes are running. Each mode has a file of its
 //! own.
 
+mod belonging;
 pub mod directory;
 pub mod join;
 pub mod journal;

@@ -10,8 +10,8 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::unistd::{Pid, getpgid};
 
+use crate::jobs::belonging::Belonging;
 use crate::jobs::record::{FileId, Rescue, RescuedProcess};
-use crate::jobs::session::Belonging;
 use crate::sys::proc::Stat;
 
 /// Whether a process may belong to the job, as far as is known without its /proc/PID/stat.

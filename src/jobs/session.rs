@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Pid, getpgid, getsid};
 
 use crate::jobs::Job;
+use crate::jobs::belonging::Belonging;
 use crate::jobs::journal::Entry;
 use crate::jobs::record::{JobId, Rescue};
 use crate::jobs::rescued;
@@ -268,28 +269,6 @@ pub fn may_be_hidden(pid: Pid, session: Pid) -> bool {
         return false;
     }
     getsid(Some(pid)).map_or_else(|_| proc::is_group(pid), |its| its == session)
-}
-
-/// Whether a process belongs to a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Belonging {
-    /// It does, and so do the others of its session, or of its process group if detach has let go of the job.
-    Certain,
-    /// It does, which says nothing about others.
-    CertainAlone,
-    /// It does if another does for certain.
-    IfOthersDo,
-    No,
-}
-
-impl Belonging {
-    fn counts(self, is_another_certain: bool) -> bool {
-        match self {
-            Self::Certain | Self::CertainAlone => true,
-            Self::IfOthersDo => is_another_certain,
-            Self::No => false,
-        }
-    }
 }
 
 /// A living process of a job.

@@ -15,7 +15,7 @@ use nix::unistd::{Pid, geteuid};
 
 use crate::error::reason;
 use crate::rescue::job::list_threads;
-use crate::rescue::tracee::IS_SUPPORTED;
+use crate::rescue::processor::IS_SUPPORTED;
 use crate::sys::errno;
 use crate::sys::proc::{self, Stat, status_field};
 use crate::term::text::quote;

@@ -7,7 +7,9 @@ mod calls;
 mod consent;
 mod guardian;
 mod job;
+mod ledger;
 mod procedure;
+mod processor;
 mod record;
 mod terminal;
 #[allow(unsafe_code)]

@@ -20,8 +20,9 @@ use nix::unistd::Pid;
 
 use crate::rescue::calls::{Caller, Failure, RemoteFd};
 use crate::rescue::consent::{self, Refusal};
-use crate::rescue::guardian::{Guardian, Ledger};
+use crate::rescue::guardian::Guardian;
 use crate::rescue::job::{Member, RunningJob, list_threads};
+use crate::rescue::ledger::Ledger;
 use crate::rescue::record::Draft;
 use crate::rescue::terminal::{Purpose, Terminal, TerminalDescriptor, list_terminal_descriptors, list_watches};
 use crate::rescue::tracee::{Fault, Tracee};

@@ -1,10 +1,9 @@
 //! A thread of another process, held with ptrace(2), that makes system calls for us and then goes on as if nothing had
 //! been.
 //!
-//! The unsafe code of `rescue` is here, and everything that depends on the processor: registers, the instruction that
-//! makes a system call. Nothing is written to the program of the tracee; its registers and its mask are saved in the
-//! `Ledger` before they change, and put back when the `Tracee` is dropped, whatever happened. In which order which calls
-//! are made is left to `procedure`.
+//! The unsafe code of `rescue` is here. Nothing is written to the program of the tracee; its registers and its mask are
+//! saved in the `Ledger` before they change, and put back when the `Tracee` is dropped, whatever happened. `procedure`
+//! decides which calls are made, and in which order; `processor` knows the registers.
 
 use std::ffi::c_void;
 use std::fs::{self, File, OpenOptions};
@@ -16,11 +15,10 @@ use nix::libc::{self, c_int, c_long, c_uint};
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 
-use crate::rescue::guardian::Ledger;
+use crate::rescue::ledger::Ledger;
+use crate::rescue::processor::{INSTRUCTION, Registers, WORDS};
 use crate::sys::errno;
 use crate::sys::mishap;
-
-pub use processor::{IS_SUPPORTED, Registers, WORDS};
 
 /// From linux/ptrace.h: the mask of a thread, as the kernel has it.
 const PTRACE_GETSIGMASK: c_uint = 0x420a;
@@ -35,82 +33,6 @@ const NT_PRSTATUS: c_int = 1;
 const LARGEST_ERRNO: u64 = 4095;
 /// The results that ask the kernel to make the call again; no program ever sees one. From include/linux/errno.h.
 const RESTARTS: std::ops::RangeInclusive<u64> = 512..=516;
-
-/// The processor of which this file knows the registers.
-#[cfg(target_arch = "x86_64")]
-mod processor {
-    pub const IS_SUPPORTED: bool = true;
-    pub const WORDS: usize = 27;
-    /// `syscall`
-    pub const INSTRUCTION: &[u8] = &[0x0f, 0x05];
-
-    // Places in the kernel's struct user_regs_struct.
-    const R10: usize = 7;
-    const R9: usize = 8;
-    const R8: usize = 9;
-    const RAX: usize = 10;
-    const RDX: usize = 12;
-    const RSI: usize = 13;
-    const RDI: usize = 14;
-    const ORIG_RAX: usize = 15;
-    const RIP: usize = 16;
-    const CS: usize = 17;
-    /// The code segment of programs with 64 bits.
-    const CODE_OF_64_BITS: u64 = 0x33;
-    /// No system call is being made, so none is to be made again.
-    const NO_CALL: u64 = u64::MAX;
-
-    /// The registers of a thread, in the order of `NT_PRSTATUS`.
-    #[derive(Clone, Copy, Debug)]
-    pub struct Registers(pub [u64; WORDS]);
-
-    impl Registers {
-        /// These registers, about to make a system call with the instruction at `address`.
-        pub fn with_call(&self, address: u64, number: u64, arguments: [u64; 6]) -> Self {
-            let mut words = self.0;
-            words[RIP] = address;
-            words[RAX] = number;
-            words[ORIG_RAX] = NO_CALL;
-            [words[RDI], words[RSI], words[RDX], words[R10], words[R8], words[R9]] = arguments;
-            Self(words)
-        }
-
-        /// What a system call has returned.
-        pub fn result(&self) -> u64 {
-            self.0[RAX]
-        }
-
-        /// Whether the thread runs code of 64 bits.
-        pub fn is_native(&self) -> bool {
-            self.0[CS] == CODE_OF_64_BITS
-        }
-    }
-}
-
-/// Any other processor: there are no registers, so nothing can be traced.
-#[cfg(not(target_arch = "x86_64"))]
-mod processor {
-    pub const IS_SUPPORTED: bool = false;
-    pub const WORDS: usize = 0;
-    pub const INSTRUCTION: &[u8] = &[0];
-
-    #[derive(Clone, Copy, Debug)]
-    pub struct Registers(pub [u64; WORDS]);
-
-    impl Registers {
-        pub fn with_call(&self, _address: u64, _number: u64, _arguments: [u64; 6]) -> Self {
-            *self
-        }
-
-        pub fn result(&self) -> u64 {
-            0
-        }
-
-        pub fn is_native(&self) -> bool {
-            false
-        }
-    }
-}
 
 /// Why a tracee could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -411,7 +333,7 @@ fn search(memory: &File, begin: u64, end: u64) -> Option<u64> {
     let mut address = begin;
     while address < end {
         memory.read_exact_at(&mut page, address).ok()?;
-        let place = page.windows(processor::INSTRUCTION.len()).position(|bytes| bytes == processor::INSTRUCTION);
+        let place = page.windows(INSTRUCTION.len()).position(|bytes| bytes == INSTRUCTION);
         if let Some(place) = place {
             return Some(address + place as u64);
         }
