@@ -131,8 +131,12 @@ fn gdb(pid: i32, place: &Path) -> Command {
 }
 
 fn finish(command: &mut Command) -> Result<()> {
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
-    if status.success() { Ok(()) } else { Err(format!("{}: {status}", command.get_program().display()).into()) }
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let program = command.get_program().display();
+    Err(format!("{program}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()).into())
 }
 
 /// The program, in the background of a terminal of its own.
@@ -151,7 +155,8 @@ impl Job {
             let _ = fs::remove_file(file);
         }
         let (master, slave) = pty::open()?;
-        let line = format!("set -m; ./gap board {processes} & echo $! > pid; wait");
+        // Not wait: it returns when the job is stopped, and the shell would exit and take the job along.
+        let line = format!("set -m; ./gap board {processes} & echo $! > pid; exec sleep 600");
         let shell = pty::Command::new("bash").args(["-c", &line]).current_dir(place).spawn(slave)?;
         let runs = || read_board(&board, processes, 0).is_ok_and(|looks| looks.iter().all(|count| *count > 150));
         wait_until(runs)?;
