@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 
 use nix::sys::signal::Signal;
 
@@ -11,6 +11,15 @@ use crate::support::{DETACH, Process, Run, Sandbox, Terminal, bytes, eventually}
 fn follow(sandbox: &Sandbox, job: &str) -> Child {
     let mut command = sandbox.command(DETACH);
     command.args(["--log", "-f", job]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Follows the job "sh" until it has written a line.
+fn follow_to_first_line(sandbox: &Sandbox) -> (Child, BufReader<ChildStdout>, String) {
+    let mut following = follow(sandbox, "sh");
+    let mut output = BufReader::new(following.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    (following, output, line)
 }
 
 /// A job that writes "first", and "second" when the file `go` is there.
@@ -174,10 +183,7 @@ fn output_is_followed_until_the_job_ends() {
         let mut options = start.to_vec();
         let command = options.pop().unwrap();
         sandbox.job(options.into_iter().chain([command, "-c", IN_TWO_PARTS]));
-        let mut following = follow(&sandbox, "sh");
-        let mut output = BufReader::new(following.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
+        let (following, mut output, line) = follow_to_first_line(&sandbox);
         assert_eq!(line, "first\n");
         sandbox.write("go", "");
         let mut rest = String::new();
@@ -193,10 +199,7 @@ fn output_is_followed_until_the_job_ends() {
 fn output_is_followed_while_the_job_runs() {
     let sandbox = Sandbox::new();
     let job = sandbox.job(["sh", "-c", &format!("{IN_TWO_PARTS}; exec sleep 60")]);
-    let mut following = follow(&sandbox, "sh");
-    let mut output = BufReader::new(following.stdout.take().unwrap());
-    let mut line = String::new();
-    output.read_line(&mut line).unwrap();
+    let (mut following, mut output, mut line) = follow_to_first_line(&sandbox);
     sandbox.write("go", "");
     output.read_line(&mut line).unwrap();
     assert_eq!(line, "first\nsecond\n");
@@ -275,10 +278,7 @@ fn truncated_output_is_followed_from_its_beginning() {
     let sandbox = Sandbox::new();
     let script = "echo a long first line; until [ -e go ]; do sleep 0.01; done; echo new";
     sandbox.job(["-o", "out", "sh", "-c", script]);
-    let mut following = follow(&sandbox, "sh");
-    let mut output = BufReader::new(following.stdout.take().unwrap());
-    let mut line = String::new();
-    output.read_line(&mut line).unwrap();
+    let (mut following, mut output, line) = follow_to_first_line(&sandbox);
     sandbox.write("out", "");
     sandbox.write("go", "");
     let mut rest = String::new();
@@ -467,10 +467,7 @@ fn following_on_a_terminal_begins_with_the_last_ten_lines() {
 fn output_is_followed_to_its_end_while_the_job_is_killed_and_pruned() {
     let sandbox = Sandbox::new();
     let job = sandbox.job(["sh", "-c", &format!("{IN_TWO_PARTS}; exec sleep 60")]);
-    let mut following = follow(&sandbox, "sh");
-    let mut output = BufReader::new(following.stdout.take().unwrap());
-    let mut line = String::new();
-    output.read_line(&mut line).unwrap();
+    let (following, mut output, line) = follow_to_first_line(&sandbox);
     let process = Process::new(following.id().cast_signed());
     eventually(|| process.is_asleep());
     process.signal(Signal::SIGSTOP);
