@@ -18,7 +18,7 @@ pub struct Ledger {
     thread: AtomicI32,
     registers: [AtomicU64; WORDS],
     mask: AtomicU64,
-    /// The processes that we have stopped.
+    /// The processes that detach has stopped.
     stopped: [AtomicI32; MOST_PROCESSES],
     stopped_count: AtomicUsize,
     /// Whether anything of the job has been changed for good.

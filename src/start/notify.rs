@@ -42,7 +42,7 @@ fn has_session_bus() -> bool {
         || variable("XDG_RUNTIME_DIR").is_some_and(|directory| Path::new(&directory).join("bus").exists())
 }
 
-/// Shows how the command `name` has ended. Does not wait until it is shown, and cannot tell anybody if it is not.
+/// Shows how the command `name` has ended. Does not wait for the notification, and cannot report it if none appears.
 pub fn send(program: &OsStr, name: &OsStr, end: &End) {
     let urgency = if end.status().success() { c"--urgency=normal" } else { c"--urgency=critical" };
     let title = format!("{} {}", escape(name.as_bytes(), ""), describe_end(end.status()));

@@ -27,7 +27,7 @@ use crate::systemd::logout::{self, AtLogout, Fate};
 use crate::term::format::{describe_end, exit_status, show_duration};
 use crate::term::ui::{Ui, write_data};
 
-/// The process whose end is that of all others in its PID namespace: pid_namespaces(7).
+/// When process 1 ends, so do all others in its PID namespace: pid_namespaces(7).
 const INIT: Pid = Pid::from_raw(1);
 
 /// A start that has worked.

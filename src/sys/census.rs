@@ -1,10 +1,9 @@
-//! All processes, counted so that none is missed.
+//! All processes, looked at so that none is missed.
 //!
-//! One pass over /proc can miss a process: it is made, behind the place that has been read, by one that has ended when the
-//! pass comes to it. PIDs are given in ascending order, and the newest is known, so each pass ends with the processes that
-//! have been made since the pass before it began. What none of the two shows is a process that was only being made when
-//! the first began. Its parent lives until it can be seen: where the first pass has found no parent alive, the second
-//! shows the child.
+//! One pass over /proc can miss a process that is made behind the place that has been read, by a parent that has ended
+//! when the pass comes to it. PIDs are given in ascending order, and /proc/loadavg has the newest, so each pass ends with
+//! those that were made since the pass before it began. A process that two such passes do not show has ended. Where
+//! processes are made all the time, a pass never comes to the newest PID; then four passes must agree.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -14,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::sys::proc;
 
-/// So many PIDs may have been given since the pass before.
+/// How many PIDs may have been given since the pass before.
 const MOST_NEW: i32 = 1000;
 /// How often the newest PID may change at the end of a pass: where processes are made all the time, it never ends.
 const MOST_ROUNDS: usize = 4;

@@ -81,8 +81,8 @@ pub fn reap_any(wait: Wait) -> nix::Result<Option<(Pid, ExitStatus, Usage)>> {
     Ok((reaped != 0).then(|| (Pid::from_raw(reaped), ExitStatus::from_raw(status), usage)))
 }
 
-/// Removes children that have ended from the process table, up to `pid`. Returns whether that one has not ended yet. The
-/// others were there before the exec of this program, or are orphans.
+/// Waits for children that have ended, until `pid` is among them. Returns whether `pid` is still running. The others were
+/// there before the exec of this program, or are orphans.
 pub fn reap_all_until(pid: Pid) -> nix::Result<bool> {
     loop {
         match reap_any(Wait::Return) {
