@@ -82,8 +82,11 @@ impl Sandbox {
         let link = format!("{each} exit if fork; select undef, undef, undef, 0.002;");
         self.write("chain.pl", format!("while (-e 'on') {{ {link} }} {last}"));
         // A tracking process waits for all of them; else they would fill the process table.
-        let nursery = "detach -P -o /dev/null -N chain perl chain.pl > pid; while test -e on; do sleep 0.1; done";
-        self.detach(["-t", "-o", "/dev/null", "-N", "nursery", "sh", "-c", nursery]).succeeds_silently();
+        // Zombies make a look at /proc last longer than a process of the chain.
+        let crowd = "perl -e 'for (1..2000) { exit unless fork } open F, q(>), q(crowd); close F; sleep 600' &";
+        let chain = "until test -e crowd; do sleep 0.01; done; detach -P -o /dev/null -N chain perl chain.pl > pid";
+        let nursery = format!("{crowd} {chain}; while test -e on; do sleep 0.1; done; kill $!");
+        self.detach(["-t", "-o", "/dev/null", "-N", "nursery", "sh", "-c", &nursery]).succeeds_silently();
         let job = await_result(|| {
             let pid = fs::read_to_string(self.work("pid")).map_err(|error| error.to_string())?;
             pid.trim().parse().map(Process::new).map_err(|_| pid)
