@@ -78,10 +78,10 @@ impl Ledger {
         (thread != 0).then(|| (Pid::from_raw(thread), registers, self.mask.load(Ordering::Relaxed)))
     }
 
-    /// The processes that were stopped.
+    /// The processes that were stopped, the last one first.
     pub fn stopped(&self) -> impl Iterator<Item = Pid> {
         let count = self.stopped_count.load(Ordering::Acquire);
-        self.stopped.iter().take(count).map(|pid| Pid::from_raw(pid.load(Ordering::Relaxed)))
+        self.stopped.get(..count).unwrap_or_default().iter().rev().map(|pid| Pid::from_raw(pid.load(Ordering::Relaxed)))
     }
 
     /// Notes that everything is as it should be.

@@ -35,6 +35,8 @@ use crate::term::ui::Ui;
 const TIME_TO_STOP: Duration = Duration::from_secs(3);
 /// How long the child of a vfork may run, to come to its exec.
 const TIME_FOR_CHILD: Duration = Duration::from_millis(2);
+/// A shell that has not taken its terminal back in this time does not do so.
+const TIME_FOR_SHELL: Duration = Duration::from_millis(300);
 const PAUSE: Duration = Duration::from_micros(200);
 const NULL: &CStr = c"/dev/null";
 const TERMINAL: &CStr = c"/dev/tty";
@@ -88,6 +90,7 @@ pub fn let_go(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> (Ve
         draft.take_back();
         stopped.continue_those_that_ran();
     } else if after == After::Continue {
+        await_shell(job);
         stopped.continue_all();
     }
     mishap::pass();
@@ -116,6 +119,8 @@ struct StoppedProcess {
 }
 
 struct Stopped<'l> {
+    /// Parents before their children. They continue in the opposite order: a parent that waits for its children as a shell
+    /// does (wait(2), WUNTRACED) must not find one of them stopped.
     processes: Vec<StoppedProcess>,
     ledger: &'l Ledger,
 }
@@ -140,13 +145,13 @@ impl Stopped<'_> {
     }
 
     fn continue_those_that_ran(&self) {
-        for process in self.processes.iter().filter(|process| process.has_run) {
+        for process in self.processes.iter().rev().filter(|process| process.has_run) {
             let _ = process.held.signal(libc::SIGCONT);
         }
     }
 
     fn continue_all(&self) {
-        for process in &self.processes {
+        for process in self.processes.iter().rev() {
             mishap::pass();
             let _ = process.held.signal(libc::SIGCONT);
         }
@@ -154,6 +159,16 @@ impl Stopped<'_> {
 
     fn find(&self, pid: Pid) -> Option<&Held> {
         self.processes.iter().map(|process| &process.held).find(|held| held.pid == pid)
+    }
+}
+
+/// Waits until the shell of a job in the foreground has seen it stopped, and has taken the terminal back: it would wait for
+/// the job otherwise. A shell without job control does not, so it gets a limit.
+fn await_shell(job: &RunningJob) {
+    let end = Instant::now() + TIME_FOR_SHELL;
+    let is_in_foreground = |stat: Option<Stat>| stat.is_some_and(|leader| leader.foreground == job.group);
+    while !job.has(job.session) && proc::stat(job.session).is_ok_and(is_in_foreground) && Instant::now() < end {
+        sleep(PAUSE);
     }
 }
 

@@ -392,7 +392,7 @@ fn vfork_in_progress_is_waited_for() {
     let target = Target::start(&sandbox, &mut terminal, "vfork");
     let_go(&sandbox, &target.process);
     assert_is_let_go(&target.process);
-    assert_eq!(target.board().blocks, 2);
+    eventually(|| target.board().blocks == 2);
     let children: Vec<Process> =
         sandbox.processes().into_iter().filter(|it| it.parent() == target.process.pid.as_raw()).collect();
     assert_eq!(children.len(), 1);
