@@ -134,7 +134,6 @@ impl LoadedShell {
     #[track_caller]
     pub fn hang_up(&mut self) {
         self.terminal.wait_for_prompt();
-        eventually(|| self.terminal.shell.is_asleep());
         self.terminal.hang_up();
         eventually(|| self.terminal.is_shell_dead());
     }

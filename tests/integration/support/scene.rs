@@ -90,8 +90,6 @@ impl Scene {
                 // While a job is in the foreground, there is no prompt to wait for.
                 if self.terminal.foreground() == self.terminal.shell.group() {
                     self.terminal.wait_for_prompt();
-                    // A zsh that has not come to wait for a key may end without hanging up its jobs.
-                    eventually(|| self.terminal.shell.is_asleep());
                 }
                 self.terminal.hang_up();
             }
