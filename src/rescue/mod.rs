@@ -78,11 +78,14 @@ fn find_jobs(wanted: &[Pid]) -> Result<Vec<RunningJob>, Error> {
         }
         let mut job = RunningJob::find(&table, *pid)?;
         if job.members.iter().any(|member| ancestors.contains(&member.pid)) {
-            let is_ancestor = ancestors.contains(pid);
-            let reason =
-                if is_ancestor { "detach is one of its descendants" } else { "detach is in its process group" };
+            let (reason, hint) = if ancestors.contains(pid) {
+                ("detach is one of its descendants", None)
+            } else {
+                ("detach is in its process group", Some("in a script, start it with 'detach COMMAND' instead"))
+            };
             let member = job.members.iter().find(|member| member.pid == *pid).or(job.first());
-            return Err(member.map_or_else(|| Error::new(reason), |member| refuse(member, reason)));
+            let error = member.map_or_else(|| Error::new(reason), |member| refuse(member, reason));
+            return Err(error.with_hint_if_any(hint.map(str::to_owned)));
         }
         // One that was named before may be a part of this one.
         jobs.retain(|earlier| !earlier.members.iter().any(|member| job.has(member.pid)) || !job.absorb(earlier));

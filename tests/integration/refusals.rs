@@ -180,7 +180,8 @@ fn detach_and_its_ancestors_are_refused() {
     assert!(screen.trim_end().ends_with(&message), "{screen:?}");
     let run = sandbox.sh("sleep 60 & detach --pid $!; kill $!").exits(0);
     assert!(run.stderr.starts_with("detach: cannot let go of 'sleep' (PID "), "{run:?}");
-    assert!(run.stderr.ends_with("): detach is in its process group\n"), "{run:?}");
+    let rest = "): detach is in its process group\ndetach: hint: in a script, start it with 'detach COMMAND' instead\n";
+    assert!(run.stderr.ends_with(rest), "{run:?}");
 }
 
 #[test]
