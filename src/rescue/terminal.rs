@@ -33,7 +33,7 @@ impl Terminal {
 
     /// The terminal that a standard stream of a process is on.
     pub fn of_stream(pid: Pid) -> Option<Self> {
-        (0..=2).filter_map(|fd| Self::of_descriptor(pid, fd)).find(|device| device.is_terminal())
+        (0..=2).filter_map(|fd| Self::of_descriptor(pid, fd)).find(|device| device.is_known())
     }
 
     /// The character device that a descriptor is on.
@@ -43,8 +43,13 @@ impl Terminal {
         metadata.file_type().is_char_device().then(|| Self { major: major(device), minor: minor(device) })
     }
 
-    /// Whether a device of this kind is a terminal: devices.txt of the kernel.
+    /// Whether a device of this kind leads to a terminal.
     pub fn is_terminal(self) -> bool {
+        self == OWN_TERMINAL || self.is_known()
+    }
+
+    /// Whether a device of this kind is a terminal, and always the same one: devices.txt of the kernel.
+    fn is_known(self) -> bool {
         self == CONSOLE || self.is_pseudo() || matches!(self.major, 4 | 166 | 188 | 204 | 229)
     }
 
@@ -65,7 +70,7 @@ pub struct TerminalDescriptor {
 /// What a descriptor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// stdin, or open for reading alone, or a conversation with the user (/dev/tty).
+    /// stdin, or open only for reading, or for a conversation with the user: /dev/tty, unless it is stdout or stderr.
     Read,
     Write,
 }
@@ -82,7 +87,11 @@ pub fn list_terminal_descriptors(pid: Pid, terminal: Terminal) -> nix::Result<Ve
             continue;
         }
         let Some(flags) = descriptor_flags(pid, fd) else { continue };
-        let is_read = fd == 0 || is_own || flags & libc::O_ACCMODE == libc::O_RDONLY;
+        let is_read = match flags & libc::O_ACCMODE {
+            libc::O_RDONLY => true,
+            libc::O_RDWR => fd == 0 || is_own && fd > 2,
+            _ => fd == 0,
+        };
         let purpose = if is_read { Purpose::Read } else { Purpose::Write };
         let closes_on_exec = flags & libc::O_CLOEXEC != 0;
         found.push(TerminalDescriptor { fd, purpose, closes_on_exec });

@@ -252,6 +252,22 @@ fn streams_that_are_not_on_the_terminal_are_kept() {
 }
 
 #[test]
+fn output_on_the_terminal_by_its_other_name_goes_to_the_log() {
+    requires!(bash);
+    for redirection in ["> /dev/tty", "<> /dev/tty >&0"] {
+        let sandbox = Sandbox::new();
+        let mut terminal = Terminal::open_bash(&sandbox);
+        sandbox.script("script", &format!("#!/bin/sh\necho $$ > pid.new; mv pid.new pid\n{TICKER}\n"));
+        let job = terminal.start(&format!("./script {redirection} 3> /dev/tty &"), &sandbox.work("pid"));
+        let_go(&sandbox, &job);
+        let log = sandbox.log_file();
+        await_growth(&log);
+        assert_eq!([1, 2, 3].map(|fd| job.descriptors()[&fd].clone()), [&log; 3].map(Clone::clone), "{redirection}");
+        assert_eq!(sandbox.only_record()["stdout"]["log"], log.to_str().unwrap());
+    }
+}
+
+#[test]
 fn output_option_names_the_file() {
     requires!(bash);
     let sandbox = Sandbox::new();
