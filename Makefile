@@ -19,7 +19,7 @@ man1dir = $(mandir)/man1
 bashcompletiondir = $(datarootdir)/bash-completion/completions
 # Debian's zsh reads the completions of packages from /usr/share/zsh/vendor-completions.
 zshcompletiondir = $(datarootdir)/zsh/site-functions
-# fish looks here if it has the same prefix, or if XDG_DATA_DIRS names $(datarootdir).
+# fish looks here if it has the same prefix, or if XDG_DATA_DIRS contains $(datarootdir).
 fishcompletiondir = $(datarootdir)/fish/vendor_completions.d
 
 # Where cargo puts the program: below the name of its target if there is one, as in .cargo/config.toml.

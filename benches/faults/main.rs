@@ -1,4 +1,4 @@
-//! Lets starts fail in every way, and prints what was tried and what fell short.
+//! Makes starts fail in every way, and prints what was tried and what went wrong.
 //!
 //! `cargo bench --bench faults` does all of it, which takes long; `-- calls` fails and kills at each system call,
 //! `-- instructions` kills each new process before each instruction, `-- moments` kills the first one at random moments. A

@@ -1,7 +1,7 @@
 //! Draws the picture of the README: a session in two terminals, as `benches/session-light.svg` and `-dark.svg`.
 //!
 //! `cargo bench --bench session` types each line into a real shell on a pseudo-terminal, waits for the next prompt, and
-//! draws what has appeared, in its colours. `screen` reads what the terminal was sent, `picture` draws it. Two runs
+//! draws what has appeared, in its colors. `screen` reads what the terminal was sent, `picture` draws it. Two runs
 //! differ in PIDs and times alone. The sandbox is that of the tests, with which this program shares `support`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]

@@ -7,7 +7,7 @@
 pub struct Style {
     pub is_bold: bool,
     pub is_dim: bool,
-    /// A colour from 0, black, to 7, white.
+    /// A color from 0, black, to 7, white.
     pub colour: Option<u8>,
 }
 

@@ -90,7 +90,7 @@ pub fn print() {
         job.signal(Signal::SIGKILL);
     }
     let names: Vec<String> = ways.iter().map(|(name, _)| format!("`{name}`")).collect();
-    println!("| | {} | daemon(7) asks |", names.join(" | "));
+    println!("| | {} | daemon(7) requires |", names.join(" | "));
     println!("|---|{}---|", "---|".repeat(ways.len()));
     for (row, (title, asked)) in titles.iter().enumerate() {
         let cells: Vec<&str> = columns.iter().map(|column| column[row].as_str()).collect();

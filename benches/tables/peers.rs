@@ -17,7 +17,7 @@ pub fn print() {
     row("exit status: a directory", &|facts| facts.statuses[2].clone());
     row("exit status: bad `#!` interpreter", &|facts| facts.statuses[3].clone());
     row("a session of its own", &|facts| yes(facts.leads_session).into());
-    row("keeps the terminal open", &|facts| yes(facts.keeps_terminal).into());
+    row("still has the terminal open", &|facts| yes(facts.keeps_terminal).into());
     row("`out=$(…)` returns while it runs", &|facts| yes(facts.returns_from_substitution).into());
     row("keeps a lock inherited on descriptor 9", &|facts| yes(facts.keeps_lock).into());
     row("inherits a script's ignored SIGINT", &|facts| yes(facts.passes_ignored_interrupt_on).into());

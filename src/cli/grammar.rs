@@ -38,7 +38,7 @@ Examples:
 Output that would go to a terminal, a pipe or a socket goes to the job's log.
 DURATION is, for example, 500ms, 2s or 1m30s; a bare number means seconds.
 
-Exit status: 0 started or done, 1 --check: would not survive, 125 detach failed,
+Exit status: 0 started or done, 1 not safe (--check), 125 detach itself failed,
 126 COMMAND cannot be run, 127 COMMAND was not found. With --wait and --join, or
 if COMMAND ends within --settle: its own status, or 128+N after signal N.";
 
@@ -102,15 +102,15 @@ pub struct Start {
     #[arg(short = 'F', long)]
     pub full: bool,
 
-    /// Append stdout and stderr to FILE; '-' keeps both
+    /// Append stdout and stderr to FILE; '-' inherits both
     #[arg(short, long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(parse_target))]
     pub output: Option<Target>,
 
-    /// Append stderr to FILE; '-' keeps it
+    /// Append stderr to FILE; '-' inherits it
     #[arg(short, long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(parse_target))]
     pub error: Option<Target>,
 
-    /// Read stdin from FILE; '-' keeps it
+    /// Read stdin from FILE; '-' inherits it
     #[arg(short, long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(parse_target))]
     pub input: Option<Target>,
 
@@ -130,7 +130,7 @@ pub struct Start {
     #[arg(long, value_name = "HOW", value_parser = of_text(parse_disposition))]
     pub sigchld: Option<Disposition>,
 
-    /// Write the PID to FILE, locked while COMMAND lives
+    /// Write the PID to FILE; lock it while COMMAND lives
     #[arg(long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
 
@@ -154,7 +154,7 @@ pub struct Start {
     #[arg(long, value_name = "DURATION", value_parser = of_text(parse_duration))]
     pub settle: Option<Duration>,
 
-    /// Run it in a systemd scope of its own
+    /// Run COMMAND in its own systemd scope
     #[arg(long)]
     pub scope: bool,
 
@@ -198,7 +198,7 @@ pub enum Mode {
         /// Job whose output to print; the default is the newest
         job: Option<OsString>,
 
-        /// Print what is added, until the job ends
+        /// Keep printing what is appended, until the job ends
         #[arg(short, long)]
         follow: bool,
 
@@ -240,7 +240,7 @@ pub enum Mode {
         #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = of_text(parse_duration))]
         grace: Duration,
 
-        /// Send only SIG (name or number), to the process group
+        /// Send only SIG, to the command's process group
         #[arg(long, value_name = "SIG", conflicts_with = "grace", value_parser = of_text(parse_signal))]
         signal: Option<i32>,
 
@@ -267,15 +267,16 @@ pub enum Mode {
         volume: Volume,
     },
 
-    /// Let go of a job that is already running
+    /// Detach a job that is already running
     #[command(
         name = "--pid",
         override_usage = "detach --pid [OPTION]... PID...",
-        after_help = "The job is the process group of PID and all its descendants; PID may also be a\n\
-            process group ID. Reads from the terminal then return end of file."
+        after_help = "The job is the process group of PID and all its descendants, except those on\n\
+            another terminal; PID may also be a process group ID. Reads from the terminal\n\
+            then return end of file."
     )]
     Pid {
-        /// Processes of the jobs to let go of
+        /// Processes of the jobs to detach
         #[arg(value_name = "PID", required = true, value_parser = parse_pid)]
         wanted: Vec<Pid>,
 
@@ -299,7 +300,8 @@ pub enum Mode {
     #[command(
         name = "--check",
         override_usage = "detach --check [OPTION]... [PID|JOB]...",
-        after_help = format!("{JOB}\nThe exit status is 1 unless all survive shell exit and terminal closing.")
+        after_help = format!("{JOB}\nThe exit status is 1 unless all survive shell exit and terminal closing.\n\
+            -v adds the facts behind the result.")
     )]
     Check {
         /// Processes to check; the default is the newest running job
@@ -314,7 +316,7 @@ pub enum Mode {
         volume: Volume,
     },
 
-    /// Print a shell function, for 'detach %1' and --check
+    /// Print the shell function that makes 'detach %1' work
     #[command(
         name = "--init",
         override_usage = "detach --init [OPTION]... SHELL",
@@ -324,9 +326,10 @@ Load it in ~/.bashrc or ~/.zshrc, or in ~/.config/fish/config.fish:
   eval \"$(detach --init zsh)\"
   detach --init fish | source
 
-Then 'detach %1' lets go of that job: it keeps running when the shell exits
-or the terminal closes, and its output goes to a log. The options of --pid work.
-The shell also tells --check about its jobs, so that fewer results are '?'."
+Then 'detach %1' lets go of job 1 of the shell: it keeps running when the shell
+exits or the terminal closes, and its output goes to a log. The function accepts
+the options of --pid. The shell also tells --check about its jobs, so that fewer
+results are '?'."
     )]
     Init {
         /// bash, zsh or fish

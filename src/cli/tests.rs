@@ -297,7 +297,7 @@ fn invalid_value_has_a_sentence() {
         ("--sigchld no X", "cannot use 'no' for '--sigchld <HOW>': neither 'default' nor 'ignore'"),
         ("--settle -1 X", &format!("cannot use '-1' for '--settle <DURATION>': {duration}")),
         ("--prune soon", &format!("cannot use 'soon' for 'DURATION': {duration}")),
-        ("--stop a --signal NO", "cannot use 'NO' for '--signal <SIG>': there is no such signal"),
+        ("--stop a --signal NO", "cannot use 'NO' for '--signal <SIG>': no such signal"),
         ("--pid make", "cannot use 'make' for 'PID': not a PID"),
         ("--pid 0", "cannot use '0' for 'PID': not a PID"),
         ("--pid -o - 7", "cannot use '-' for '--output <FILE>': the terminal cannot be kept"),

@@ -52,7 +52,7 @@ pub fn parse_signal(text: &str) -> Result<i32, &'static str> {
     } else {
         offset(name).or_else(|| format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32))
     };
-    number.filter(|number| (1..=libc::SIGRTMAX()).contains(number)).ok_or("there is no such signal")
+    number.filter(|number| (1..=libc::SIGRTMAX()).contains(number)).ok_or("no such signal")
 }
 
 /// A file mode creation mask.

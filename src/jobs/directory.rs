@@ -230,10 +230,10 @@ fn make_directory(path: &Path) -> Result<(), Error> {
     let parent = path.ancestors().find_map(|parent| Some((parent, parent.metadata().ok()?)));
     if let Some((parent, metadata)) = parent.filter(|(_, metadata)| geteuid().is_root() && metadata.uid() != 0) {
         let reason = format!("{} belongs to user {}", quote(parent.as_os_str()), metadata.uid());
-        return Err(Error::refused("make directory", path, &reason));
+        return Err(Error::refused("create directory", path, &reason));
     }
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| Error::io("make directory", path, &error))
+    made.map_err(|error| Error::io("create directory", path, &error))
 }
 
 fn path_of_directory(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Error> {

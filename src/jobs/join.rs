@@ -59,7 +59,7 @@ fn report(job: &Job, end: Option<&End>, ui: &Ui) -> u8 {
         let reason = if job.record.tracker.is_some() {
             "the process that tracked it was killed"
         } else if job.record.rescue.is_some() {
-            "detach has not started it"
+            "detach did not start it"
         } else {
             "start it with --track to record it"
         };

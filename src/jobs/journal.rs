@@ -3,7 +3,7 @@
 //! A writer appends a whole line with one write and takes no lock. Then it checks that the journal still has its name:
 //! a prune first renames the journal to `BOOT_ID.old.jsonl` and then reads it, so a line that was written to a renamed
 //! journal is written again to the new one. No line is lost, whichever process is killed and whenever. A line may
-//! therefore appear twice, and an end may precede its start: readers accept events in any order and any number.
+//! therefore appear twice, and an end may precede its start: readers accept events in any order and more than once.
 //!
 //! Each write begins with a newline, so a line that was cut short (full disk, power loss) damages no other line.
 

@@ -61,7 +61,8 @@ pub fn list(options: Options, ui: &Ui) -> Result<u8, Error> {
     let text = if options.json { in_json(&shown) } else { for_people(&shown) };
     write_data(&text).map_err(|error| Error::stdout(&error))?;
     if hidden > 0 {
-        ui.note(format!("{hidden} more jobs have ended; 'detach --list --all' lists them"));
+        let (have, them) = if hidden == 1 { ("job has", "it") } else { ("jobs have", "them") };
+        ui.note(format!("{hidden} more {have} ended; 'detach --list --all' lists {them}"));
     }
     let held = if ui.shows_notes() { size_of_ended(&jobs) } else { 0 };
     if held > MUCH {

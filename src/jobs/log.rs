@@ -101,7 +101,7 @@ fn file_with_output(job: &Job) -> Result<(&Path, Option<String>), Error> {
         (Some(path), Some(_)) => Ok((path, None)),
         (Some(path), None) => Ok((path, Some(format!("this is stdout; stderr is {}", describe(stderr))))),
         (None, Some(path)) => Ok((path, Some(format!("this is stderr; stdout is {}", describe(stdout))))),
-        (None, None) => Err(job.error(VERB, &format!("it is {}", describe(stdout)))),
+        (None, None) => Err(job.error(VERB, &format!("stdout is {}", describe(stdout)))),
     }
 }
 

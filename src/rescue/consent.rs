@@ -122,7 +122,7 @@ impl Facts {
             files: Files::of(thread),
             is_64_bit: read_class(thread).map(|class| class == ELF_64),
             users: Users { own: geteuid().as_raw(), real: id(), effective: id(), saved: id() },
-            // A thread of the kernel has no memory to ask for.
+            // A kernel thread has no memory to ask for.
             access: if kind == Kind::Program { try_access(thread)? } else { Ok(()) },
             yama: read_yama(),
         })
@@ -196,7 +196,7 @@ fn judge(facts: &Facts) -> Result<(), Refusal> {
         return refuse("not supported on this processor yet");
     }
     match facts.kind {
-        Kind::KernelThread => return refuse("it is a thread of the kernel"),
+        Kind::KernelThread => return refuse("it is a kernel thread"),
         Kind::InOtherPidNamespace => {
             return refuse("it is in another PID namespace (a container); run detach inside it");
         }
@@ -217,7 +217,7 @@ fn judge(facts: &Facts) -> Result<(), Refusal> {
         Files::Same => (),
     }
     if has_own_filter(facts) {
-        return refuse("it has a seccomp filter of its own, and a system call that this does not allow could kill it");
+        return refuse("it has a seccomp filter of its own, which could kill it for a system call that detach needs");
     }
     if facts.is_64_bit == Some(false) {
         return refuse("it is a 32-bit program, which is not supported");

@@ -64,7 +64,7 @@ impl RunningJob {
         let seen = table.keys().copied().collect();
         let mut job = Self { group, session, terminal: None, members: Vec::new(), seen };
         if group.as_raw() == 0 {
-            // A thread of the kernel, or a process of another PID namespace: it is refused, so nothing else matters.
+            // A kernel thread, or a process of another PID namespace: it is refused, so nothing else matters.
             job.members.push(Member { pid: wanted, stat: stat.clone() });
             return Ok(job);
         }

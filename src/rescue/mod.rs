@@ -132,7 +132,7 @@ fn let_go_of(job: &mut RunningJob, request: &Request, ui: &Ui) -> Result<(), Err
     let known = keeper.find_known(job)?;
     if job.terminal.is_none() {
         let Some(known) = known else { return Err(refuse(&first, "it has no terminal")) };
-        ui.note(format!("{} has no terminal any more", known.describe()));
+        ui.note(format!("{} no longer has a terminal", known.describe()));
         return Ok(());
     }
     let draft = keeper.draft(job, &first, known.as_ref(), request)?;
@@ -154,12 +154,12 @@ fn explain(job: &RunningJob, trouble: Trouble, released: &[Member]) -> Error {
         job.first().map_or_else(|| Error::new(reason.clone()), |first| refuse(first, &reason))
     };
     match trouble {
-        Trouble::Guardian(errno) => of_job(&format!("no process can be made that guards it: {}", reason(errno))),
+        Trouble::Guardian(errno) => of_job(&format!("cannot create the helper process: {}", reason(errno))),
         Trouble::TooMany => of_job("it has too many processes"),
         Trouble::Look(errno) => of_job(&reason(errno)),
         Trouble::Refused(member, refusal) => explain_refusal(&member, &refusal),
         Trouble::DoesNotStop(member) => {
-            refuse(&member, "it does not stop, because it waits in the kernel (state D); nothing was changed")
+            refuse(&member, "it does not stop: it is in uninterruptible sleep (state D); nothing was changed")
         }
         Trouble::Process(member, failure) => {
             let failure = match failure {
@@ -170,7 +170,7 @@ fn explain(job: &RunningJob, trouble: Trouble, released: &[Member]) -> Error {
             if names.is_empty() {
                 refuse(&member, &format!("{failure}; nothing was changed"))
             } else {
-                refuse(&member, &format!("{failure}; the job was let go of in part: {}", names.join(", ")))
+                refuse(&member, &format!("{failure}; only these processes were let go of: {}", names.join(", ")))
             }
         }
     }
@@ -181,7 +181,7 @@ fn explain_fault(fault: Fault) -> String {
         Fault::Gone => "it has ended".to_owned(),
         Fault::Trace(errno) => format!("it cannot be traced: {}", reason(errno)),
         Fault::NotNative => "it runs 32-bit code, which is not supported".to_owned(),
-        Fault::Intercepted => "it handles its system calls itself, as Wine does".to_owned(),
-        Fault::NoInstruction => "no instruction for system calls is in its memory".to_owned(),
+        Fault::Intercepted => "it intercepts its own system calls, as Wine does".to_owned(),
+        Fault::NoInstruction => "no system call instruction was found in its memory".to_owned(),
     }
 }

@@ -102,9 +102,10 @@ fn launch(plan: &Plan, report: &Report) -> Result<Pid, Error> {
         return Err(match (report.given_up.get(), made) {
             (Some(given_up), _) => explain(report, plan, given_up),
             (None, Err(errno)) => explain_fork(plan, errno),
-            (None, Ok(_)) => {
-                Error::new(format!("cannot start {}: its process was killed before it ran", plan.command_name()))
-            }
+            (None, Ok(_)) => Error::new(format!(
+                "cannot start {}: its process was killed before it ran the command",
+                plan.command_name()
+            )),
         });
     }
     let command = report.borrower(Role::Command);

@@ -100,7 +100,7 @@ impl Started<'_> {
         }
         if Pid::this() == INIT {
             ui.warn(format!(
-                "{} will be killed when detach exits, because detach is process 1 here; use --wait",
+                "{} will be killed when detach exits, because detach is PID 1 here; use --wait",
                 self.name()
             ));
         }

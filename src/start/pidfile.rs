@@ -166,7 +166,7 @@ impl PidFile {
             Fault::Open(errno) => refuse(&reason(errno)),
             Fault::Write(errno) => Error::path("write pidfile", path, errno),
             Fault::NotRegular => refuse("it is not a regular file"),
-            Fault::IsStream => refuse("it is also the file of a standard stream"),
+            Fault::IsStream => refuse("it is also open as a standard stream"),
             Fault::OtherContent => refuse("it contains something other than a PID"),
             Fault::Held(0) => refuse("another process has locked it"),
             Fault::Held(pid) => refuse(&format!("process {pid} has locked it")),

@@ -28,15 +28,15 @@ pub struct Words {
 impl Step {
     pub const fn words(self) -> Words {
         let (name, number, purpose) = match self {
-            Self::Scope => ("scope", None, "make a scope"),
+            Self::Scope => ("scope", None, "create a scope"),
             Self::PrepareSignals => ("signals", None, "prepare signals"),
-            Self::Track => ("track", None, "make a new session"),
+            Self::Track => ("track", None, "create a new session"),
             Self::Fork => ("fork", Some(1), "fork"),
-            Self::Session => ("setsid", Some(2), "make a new session"),
+            Self::Session => ("setsid", Some(2), "create a new session"),
             Self::SecondFork => ("fork", Some(3), "fork a second time"),
             Self::IgnoreHangup => ("signals", None, "ignore SIGHUP"),
             Self::Subreaper => ("subreaper", None, "become a subreaper"),
-            Self::Group => ("setpgid", None, "make a new process group"),
+            Self::Group => ("setpgid", None, "create a new process group"),
             Self::Log => ("log", None, "create a log"),
             Self::Directory => ("chdir", Some(4), "change directory"),
             Self::Umask => ("umask", Some(5), "set the umask"),

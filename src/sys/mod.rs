@@ -1,7 +1,7 @@
 //! The system calls that make a command independent of the terminal, and what /proc says about processes.
 //!
-//! Unsafe code is confined to this folder: one operation per block, each with the reason why it is sound. The order of
-//! the calls is left to `start`, where it can be read at a glance.
+//! Unsafe code is confined to this folder and `rescue/tracee.rs`: one operation per block, each with the reason why it
+//! is sound. The order of the calls is left to `start`, where it can be read at a glance.
 
 #[cfg(debug_assertions)]
 mod allocator;

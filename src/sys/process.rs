@@ -40,7 +40,7 @@ pub fn has_child_ended(pid: Pid) -> nix::Result<bool> {
     // SAFETY: waitid writes a siginfo_t to `info`, which is valid for that.
     let result = unsafe { libc::waitid(libc::P_PID, pid.as_raw().unsigned_abs(), info.as_mut_ptr(), options) };
     Errno::result(result)?;
-    // SAFETY: all bits zero is a valid siginfo_t, so it is initialised whether the call has written or not.
+    // SAFETY: all bits zero is a valid siginfo_t, so it is initialized whether the call has written or not.
     let info = unsafe { info.assume_init() };
     // SAFETY: for a child that has ended the field is its PID; where none has, it is the zero from before.
     Ok(unsafe { info.si_pid() } != 0)
@@ -71,7 +71,7 @@ pub fn reap_any(wait: Wait) -> nix::Result<Option<(Pid, ExitStatus, Usage)>> {
     // SAFETY: wait4 writes one number to `status` and an rusage to `usage`; both pointers are valid for that.
     let reaped = unsafe { libc::wait4(-1, &raw mut status, options, usage.as_mut_ptr()) };
     let reaped = Errno::result(reaped)?;
-    // SAFETY: all bits zero is a valid rusage, so it is initialised whether the call has written or not.
+    // SAFETY: all bits zero is a valid rusage, so it is initialized whether the call has written or not.
     let usage = unsafe { usage.assume_init() };
     let time = |time: libc::timeval| {
         Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())

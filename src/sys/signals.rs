@@ -82,7 +82,7 @@ pub fn disposition(signal: Signal) -> Disposition {
     let mut old = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: with a null new action, sigaction only writes the old one to `old`, which is valid for that.
     let result = unsafe { libc::sigaction(signal as i32, std::ptr::null(), old.as_mut_ptr()) };
-    // SAFETY: all bits zero is a valid sigaction, so `old` is initialised whether the call has written or not.
+    // SAFETY: all bits zero is a valid sigaction, so `old` is initialized whether the call has written or not.
     let old = unsafe { old.assume_init() };
     if result == 0 && old.sa_sigaction == libc::SIG_IGN { Disposition::Ignored } else { Disposition::Default }
 }

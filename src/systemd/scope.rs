@@ -125,7 +125,7 @@ fn find_manager() -> Result<Manager, Error> {
 /// The last line that busctl has written.
 fn find_reason(stderr: &[u8]) -> String {
     let mut lines = stderr.trim_ascii().rsplit(|byte| *byte == b'\n');
-    let line = lines.next().filter(|line| !line.is_empty()).unwrap_or(b"busctl has failed");
+    let line = lines.next().filter(|line| !line.is_empty()).unwrap_or(b"busctl failed");
     escape(line.strip_prefix(b"Call failed: ").unwrap_or(line), "")
 }
 
@@ -133,7 +133,7 @@ fn wait_until_in(unit: &str) -> Result<(), Error> {
     let until = Instant::now() + TIME_TO_MOVE;
     while !is_in(unit) {
         if Instant::now() > until {
-            return Err(refuse(&format!("systemd has not put this process into {}", quote(unit.as_ref()))));
+            return Err(refuse(&format!("systemd did not move this process into {}", quote(unit.as_ref()))));
         }
         sleep(INTERVAL);
     }
@@ -146,7 +146,7 @@ fn is_in(unit: &str) -> bool {
 }
 
 fn refuse(reason: &str) -> Error {
-    Error::new(format!("cannot make a scope: {reason}"))
+    Error::new(format!("cannot create a scope: {reason}"))
 }
 
 #[cfg(test)]
@@ -186,7 +186,7 @@ mod tests {
         for (stderr, reason) in [
             ("Call failed: Unit x.scope already exists.\n", "Unit x.scope already exists."),
             ("a\nb\n", "b"),
-            ("\n", "busctl has failed"),
+            ("\n", "busctl failed"),
             ("\x1b[2J", "\\x1b[2J"),
         ] {
             assert_eq!(find_reason(stderr.as_bytes()), reason);

@@ -107,7 +107,7 @@ impl Ui {
         }
     }
 
-    /// An error that is laid out already, without colours and with them.
+    /// An error that is laid out already, without colors and with them.
     pub fn usage_error(&self, plain: &str, coloured: &str) {
         write_stderr(if self.has_colour { coloured } else { plain });
     }
@@ -124,7 +124,7 @@ impl Ui {
     }
 }
 
-/// Whether colours may be shown on a terminal.
+/// Whether colors may be shown on a terminal.
 pub fn wants_colour() -> bool {
     let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");

@@ -148,8 +148,8 @@ fn failed_step_of_the_sequence_is_named() {
     requires!(strace);
     for (call, sentence) in [
         ("clone", "cannot start 'sleep': the limit on the number of processes is reached"),
-        ("setsid", "cannot make a new session: resource temporarily unavailable"),
-        ("setpgid", "cannot make a new process group: resource temporarily unavailable"),
+        ("setsid", "cannot create a new session: resource temporarily unavailable"),
+        ("setpgid", "cannot create a new process group: resource temporarily unavailable"),
         ("chdir", "cannot change directory to '/': resource temporarily unavailable"),
         // The first call of detach asks whether the kernel has it, so the second of a process fails.
         ("close_range", "cannot close descriptors: resource temporarily unavailable"),
@@ -381,7 +381,8 @@ fn killed_intermediate_process_takes_its_child_with_it() {
     let run = Run::from(traced.wait_with_output().unwrap());
     // strace may report the death of a process that it holds up.
     let said: Vec<&str> = run.stderr.lines().filter(|line| !line.starts_with("strace: ")).collect();
-    assert_eq!((run.status, said), (125, vec!["detach: cannot start 'sleep': its process was killed before it ran"]));
+    let refusal = "detach: cannot start 'sleep': its process was killed before it ran the command";
+    assert_eq!((run.status, said), (125, vec![refusal]));
     sandbox.jobs(0);
     assert_eq!(sandbox.records(), [""; 0]);
 }

@@ -309,7 +309,7 @@ fn root_creates_no_directory_in_the_home_of_another_user() {
     let sandbox = Sandbox::new();
     chown(sandbox.path("home"), Some(65534), None).unwrap();
     let [state, home] = [sandbox.state(), sandbox.path("home")].map(|path| path.display().to_string());
-    let stderr = format!("detach: cannot make directory '{state}': '{home}' belongs to user 65534");
+    let stderr = format!("detach: cannot create directory '{state}': '{home}' belongs to user 65534");
     assert_fails(&sandbox, ["true"], 125, &stderr);
     assert!(!sandbox.path("home/.local").exists());
 }
@@ -327,8 +327,7 @@ fn process_1_warns_that_its_command_ends_with_it() {
     requires!(root);
     let sandbox = Sandbox::new();
     let mut command = sandbox.command("unshare");
-    let stderr =
-        "detach: warning: 'sleep' will be killed when detach exits, because detach is process 1 here; use --wait";
+    let stderr = "detach: warning: 'sleep' will be killed when detach exits, because detach is PID 1 here; use --wait";
     Run::of(command.args(["--pid", "--fork", "--mount-proc", DETACH, "sleep", "60"])).warns(stderr);
     sandbox.jobs(0);
 }
@@ -586,7 +585,9 @@ fn command_killed_before_it_runs_is_125_and_leaves_nothing() {
     for call in ["setsid", storage::CALL_WHILE_RECORDING] {
         let sandbox = Sandbox::new();
         let script = format!("strace -f -o ../trace -e trace={call} -e inject={call}:signal=KILL detach sleep 60");
-        sandbox.sh(&script).fails(125, "detach: cannot start 'sleep': its process was killed before it ran");
+        sandbox
+            .sh(&script)
+            .fails(125, "detach: cannot start 'sleep': its process was killed before it ran the command");
         assert!(fs::read_to_string(sandbox.path("trace")).unwrap().contains("killed by SIGKILL"), "{call}");
         assert_eq!(sandbox.logs(), [""; 0], "{call}");
         assert_eq!(sandbox.records(), [""; 0], "{call}");

@@ -82,7 +82,7 @@ fn job_that_is_let_go_survives_its_terminal_and_one_that_is_not_dies() {
     assert_eq!(sandbox.state_of(&job), "ended");
     sandbox.detach(["--join", "script"]).fails(
         125,
-        &format!("detach: 'script' (PID {pid}) has ended; its exit status is unknown (detach has not started it)"),
+        &format!("detach: 'script' (PID {pid}) has ended; its exit status is unknown (detach did not start it)"),
     );
     sandbox.detach(["--prune", "0"]).exits(0);
     assert_eq!(sandbox.logs(), [""; 0]);
@@ -441,7 +441,7 @@ fn second_time_finds_the_same_job() {
     let job = terminal.background("sleep 60");
     let_go(&sandbox, &job);
     let run = sandbox.detach(["-v", "--pid", &job.pid.to_string()]);
-    run.warns(&format!("detach: 'sleep' (PID {}) has no terminal any more", job.pid));
+    run.warns(&format!("detach: 'sleep' (PID {}) no longer has a terminal", job.pid));
     assert_eq!(sandbox.records().len(), 1);
     assert_eq!(sandbox.logs().len(), 1);
 }

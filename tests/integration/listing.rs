@@ -130,13 +130,15 @@ fn last_ten_that_ended_are_listed_unless_all_are_asked_for() {
 #[test]
 fn list_on_a_terminal_says_how_many_are_not_listed() {
     let sandbox = Sandbox::new();
-    for _ in 0..13 {
-        sandbox.detach(["-w", "true"]).succeeds_silently();
-    }
+    let end_jobs = |count| (0..count).for_each(|_| sandbox.detach(["-w", "true"]).succeeds_silently());
+    end_jobs(11);
     let mut terminal = Terminal::open(&sandbox);
     let screen = terminal.succeeds("detach --list");
+    assert!(screen.contains("detach: 1 more job has ended; 'detach --list --all' lists it\r\n"), "{screen:?}");
+    end_jobs(2);
+    let screen = terminal.succeeds("detach --list");
     assert!(screen.contains("detach: 3 more jobs have ended; 'detach --list --all' lists them\r\n"), "{screen:?}");
-    assert!(!terminal.succeeds("detach --list --all").contains("more have ended"));
+    assert!(!terminal.succeeds("detach --list --all").contains("--list --all' lists"));
 }
 
 #[test]

@@ -91,9 +91,9 @@ fn output_in_files_named_by_the_user_is_shown() {
 fn output_that_is_stored_nowhere_is_125() {
     let sandbox = Sandbox::new();
     for (options, reason) in [
-        (&["-o", "/dev/null"][..], "it is discarded"),
-        (&["--full"], "it is discarded"),
-        (&["-o", "-"], "it is inherited from the caller"),
+        (&["-o", "/dev/null"][..], "stdout is discarded"),
+        (&["--full"], "stdout is discarded"),
+        (&["-o", "-"], "stdout is inherited from the caller"),
     ] {
         let job = sandbox.job(options.iter().chain(&["true"]));
         let stderr = format!("detach: cannot show the output of 'true' (PID {}): {reason}", job.pid);
@@ -361,7 +361,7 @@ fn option_of_a_start_before_a_mode_is_125() {
 fn invalid_value_of_a_mode_is_125() {
     let sandbox = Sandbox::new();
     for (args, sentence) in [
-        (&["--stop", "a", "--signal", "NO"][..], "cannot use 'NO' for '--signal <SIG>': there is no such signal"),
+        (&["--stop", "a", "--signal", "NO"][..], "cannot use 'NO' for '--signal <SIG>': no such signal"),
         (
             &["--stop", "a", "--grace", "-1"],
             "cannot use '-1' for '--grace <DURATION>': not a duration like 500ms, 2s, 1m30s or 7d",

@@ -104,7 +104,7 @@ fn pidfile_stays_locked_when_other_descriptors_are_closed() {
 fn pidfile_cannot_be_a_standard_stream_as_well() {
     let sandbox = Sandbox::new();
     let path = sandbox.work("pid").display().to_string();
-    let stderr = format!("detach: cannot use pidfile '{path}': it is also the file of a standard stream");
+    let stderr = format!("detach: cannot use pidfile '{path}': it is also open as a standard stream");
     for option in ["-o", "-e", "-i"] {
         sandbox.write("pid", "");
         sandbox.detach([option, "pid", "--pidfile", "./pid", "sleep", "60"]).fails(125, &stderr);

@@ -54,7 +54,7 @@ fn process_with_a_tracer_is_refused() {
 fn process_with_a_seccomp_filter_is_refused() {
     requires!(cc, bash);
     let (sandbox, _terminal, job) = start("seccomp");
-    let reason = "it has a seccomp filter of its own, and a system call that this does not allow could kill it";
+    let reason = "it has a seccomp filter of its own, which could kill it for a system call that detach needs";
     let message = format!("detach: cannot let go of 'target' (PID {}): {reason}; nothing was changed", job.pid);
     assert_refused(&sandbox, &job, &message);
 }
@@ -71,7 +71,7 @@ fn process_without_a_free_descriptor_is_refused() {
 fn process_that_does_not_stop_is_refused() {
     requires!(cc, bash);
     let (sandbox, _terminal, job) = start("slow-vfork");
-    let reason = "it does not stop, because it waits in the kernel (state D); nothing was changed";
+    let reason = "it does not stop: it is in uninterruptible sleep (state D); nothing was changed";
     assert_refused(&sandbox, &job, &format!("detach: cannot let go of 'target' (PID {}): {reason}", job.pid));
     let child = sandbox.processes().into_iter().find(|it| it.parent() == job.pid.as_raw()).unwrap();
     eventually(|| child.is_asleep());
@@ -213,7 +213,7 @@ fn what_is_no_process_with_a_terminal_is_refused() {
         );
     }
     if fs::read("/proc/2/comm").is_ok_and(|name| name == b"kthreadd\n") {
-        let reason = "it is a thread of the kernel; nothing was changed";
+        let reason = "it is a kernel thread; nothing was changed";
         sandbox.detach(["--pid", "2"]).fails(125, &format!("detach: cannot let go of 'kthreadd' (PID 2): {reason}"));
     }
 }

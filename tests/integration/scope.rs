@@ -126,23 +126,23 @@ fn scope_that_cannot_be_made_starts_nothing() {
     Run::of(command.args(["detach", "--scope", "touch", "/tmp/started"])).fails(
         125,
         &format!(
-            "detach: cannot make a scope: this user has no service manager with a bus at '/run/user/{id}/bus'\n\
+            "detach: cannot create a scope: this user has no service manager with a bus at '/run/user/{id}/bus'\n\
              detach: hint: loginctl enable-linger starts the manager, and keeps it running"
         ),
     );
     let script = "PATH=/nowhere /usr/bin/detach --scope /usr/bin/touch /tmp/started";
     machine
         .log_in_for(USER, script)
-        .fails(125, "detach: cannot make a scope: 'busctl' is not in PATH\ndetach: hint: it is part of systemd");
+        .fails(125, "detach: cannot create a scope: 'busctl' is not in PATH\ndetach: hint: it is part of systemd");
     // The manager refuses: what it was asked for is not allowed to begin with.
     let script =
         "mkdir bin; printf '#!/bin/sh\necho Call failed: Refused. >&2; exit 1\n' > bin/busctl; chmod +x bin/busctl
         PATH=~/bin:$PATH detach --scope touch /tmp/started";
-    machine.sh_as(USER, script).fails(125, "detach: cannot make a scope: Refused.");
+    machine.sh_as(USER, script).fails(125, "detach: cannot create a scope: Refused.");
     // It agrees, and does nothing.
     let script = "ln -sf /bin/true bin/busctl; PATH=~/bin:$PATH detach --scope touch /tmp/started";
     let run = machine.sh_as(USER, script).exits(125);
-    let begin = "detach: cannot make a scope: systemd has not put this process into 'app-detach-touch-";
+    let begin = "detach: cannot create a scope: systemd did not move this process into 'app-detach-touch-";
     assert!(run.stderr.starts_with(begin), "{run:?}");
     machine.sh("test ! -e /tmp/started");
     let left = "ls .local/state/detach | grep log; detach --list --all";
@@ -156,7 +156,7 @@ fn scope_without_systemd_is_refused() {
     // Nothing that is in /run/systemd is visible.
     let script = "mount -t tmpfs tmpfs /run && exec \"$0\" --scope true";
     let run = Run::of(sandbox.command("unshare").args(["--mount", "sh", "-c", script, DETACH]));
-    run.fails(125, "detach: cannot make a scope: systemd is not running");
+    run.fails(125, "detach: cannot create a scope: systemd is not running");
     sandbox.assert_nothing_left();
 }
 

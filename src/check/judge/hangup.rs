@@ -91,9 +91,11 @@ fn judge_as_said(facts: &Facts, said: Said, name: &str, event: &str, setting: &s
     Some(match said {
         Said::Nothing => return None,
         Said::NoJob => {
-            (Outcome::Survives, format!("{name} sends SIGHUP to its jobs alone, and this is not one of them"))
+            (Outcome::Survives, format!("{name} sends SIGHUP only to its jobs, and this is not one of them"))
         }
-        Said::JobsAreSpared => (Outcome::Survives, format!("{name} sends its jobs no SIGHUP {event}: {setting}")),
+        Said::JobsAreSpared => {
+            (Outcome::Survives, format!("{name} does not send SIGHUP to its jobs {event}: {setting}"))
+        }
         Said::MayBeMarked => (
             judge_hangup(facts).min(Outcome::Perhaps),
             format!("{name} sends SIGHUP to this job {event}, unless 'disown -h' has marked it; {hangup}"),
@@ -193,9 +195,9 @@ fn judge_shell_exit_here(facts: &Facts) -> (Outcome, String) {
     }
     let name = describe_process(shell);
     if !may_forward_hangup(shell) {
-        return (Outcome::Survives, format!("{name} sends its jobs no signal when it exits"));
+        return (Outcome::Survives, format!("{name} does not signal its jobs when it exits"));
     }
-    let setting = if shell.name == b"bash" { "it is no login shell with huponexit set" } else { "NO_HUP is set" };
+    let setting = if shell.name == b"bash" { "it is not a login shell with huponexit set" } else { "NO_HUP is set" };
     let said = ask_table(facts, |table| table.hangs_up_on_exit);
     if let Some(judgement) = judge_as_said(facts, said, &name, "when it exits", setting) {
         return judgement;

@@ -239,7 +239,7 @@ fn sentences_name_the_process_that_matters() {
             "zsh (PID 50) sends SIGHUP to its jobs on exit unless NO_HUP is set or they are disowned; this process \
             catches SIGHUP",
         ),
-        (Hazard::Shell, job_of("dash"), "dash (PID 50) sends its jobs no signal when it exits"),
+        (Hazard::Shell, job_of("dash"), "dash (PID 50) does not signal its jobs when it exits"),
         (
             Hazard::Keys,
             in_foreground(job_of("dash")),

@@ -54,7 +54,7 @@ pub fn kill_first_processes(mode: &[&str], numbers: Range<u64>) -> Tally {
             launcher.kill().unwrap();
         }
         let run = Run::from(launcher.wait_with_output().unwrap());
-        let refusal = "detach: cannot start 'sleep': its process was killed before it ran\n";
+        let refusal = "detach: cannot start 'sleep': its process was killed before it ran the command\n";
         let has_pidfile = sandbox.work("pid").exists();
         match (run.status, run.stdout.as_str(), run.stderr.as_str()) {
             (0, pid, "") if has_pidfile => drop(started.insert(pid.trim().to_owned())),

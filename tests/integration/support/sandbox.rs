@@ -1,7 +1,7 @@
 //! A home directory for one test, in which everything the test starts lives and with which it ends.
 //!
 //! Programs carry the mark of their sandbox in the environment. The test process is a subreaper (prctl(2)): all that a
-//! test leaves behind becomes its child, is recognised by the mark, and is killed when the sandbox is dropped.
+//! test leaves behind becomes its child, is recognized by the mark, and is killed when the sandbox is dropped.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
