@@ -20,7 +20,7 @@ use descriptors::{Holders, Search, list_descriptors};
 
 use super::table::JobTable;
 use crate::error::Error;
-use crate::sys::proc::{self, Handling, Stat, Status};
+use crate::sys::proc::{self, Disposition, Stat, Status};
 use crate::systemd;
 use crate::systemd::logind::{LogoutSettings, login_user};
 
@@ -89,7 +89,7 @@ pub struct OtherProcess {
     /// The name of its program.
     pub name: Vec<u8>,
     pub group: Pid,
-    pub hangup: Handling,
+    pub hangup: Disposition,
 }
 
 /// A child of the process.
@@ -162,8 +162,8 @@ impl Facts {
     }
 
     /// What it does with a signal. Where that cannot be read, nothing is certain, as with a handler.
-    pub fn handling(&self, signal: i32) -> Handling {
-        self.status.as_ref().map_or(Handling::Caught, |status| status.disposition(signal))
+    pub fn disposition(&self, signal: i32) -> Disposition {
+        self.status.as_ref().map_or(Disposition::Caught, |status| status.disposition(signal))
     }
 
     /// Whether it has a controlling terminal.
@@ -197,7 +197,7 @@ fn read_other(table: &BTreeMap<Pid, Stat>, pid: Pid) -> Option<OtherProcess> {
     // A program whose file has been replaced by an update is still that program: proc_pid_exe(5).
     let program = program.map(|name| name.strip_suffix(b" (deleted)").unwrap_or(name).to_owned());
     let name = program.unwrap_or_else(|| stat.name.clone());
-    let hangup = proc::status(pid).map_or(Handling::Caught, |status| status.disposition(libc::SIGHUP));
+    let hangup = proc::status(pid).map_or(Disposition::Caught, |status| status.disposition(libc::SIGHUP));
     Some(OtherProcess { pid, name, group: stat.group, hangup })
 }
 

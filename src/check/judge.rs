@@ -10,7 +10,7 @@ use nix::libc;
 use serde::Serialize;
 
 use super::facts::{Descriptor, Endpoint, Facts, OtherProcess};
-use crate::sys::proc::Handling;
+use crate::sys::proc::Disposition;
 use crate::systemd::logout::{self, Fate};
 use crate::term::text::escape;
 
@@ -151,10 +151,10 @@ fn judge_keys(facts: &Facts) -> Finding {
     }
     let keys = [(libc::SIGINT, "Ctrl-C"), (libc::SIGQUIT, "Ctrl-\\"), (libc::SIGTSTP, "Ctrl-Z")];
     let keys_with = |wanted| {
-        let keys = keys.iter().filter(|(signal, _)| facts.handling(*signal) == wanted);
+        let keys = keys.iter().filter(|(signal, _)| facts.disposition(*signal) == wanted);
         keys.map(|(_, key)| (*key).to_owned()).collect::<Vec<_>>()
     };
-    let (unprotected, caught) = (keys_with(Handling::Default), keys_with(Handling::Caught));
+    let (unprotected, caught) = (keys_with(Disposition::Default), keys_with(Disposition::Caught));
     if !unprotected.is_empty() {
         finding(Grade::Bad, &format!("it is in the foreground, unprotected from {}", enumerate(&unprotected, "and")))
     } else if !caught.is_empty() {
@@ -235,7 +235,7 @@ pub fn enumerate(items: &[String], conjunction: &str) -> String {
 fn judge_background(facts: &Facts) -> Finding {
     let finding = |grade, fact: &str| Finding::new(Hazard::Background, grade, fact);
     let is_on_terminal = !facts.descriptors_on(|endpoint| *endpoint == Endpoint::Terminal).is_empty();
-    let is_stopped_by = |signal| facts.handling(signal) == Handling::Default;
+    let is_stopped_by = |signal| facts.disposition(signal) == Disposition::Default;
     if !facts.has_terminal() {
         finding(Grade::Good, "it has no controlling terminal, so it gets neither SIGTTIN nor SIGTTOU")
     } else if facts.is_in_foreground() {
@@ -302,7 +302,7 @@ fn judge_children(facts: &Facts) -> Finding {
     let noun = if zombies == 1 { "zombie" } else { "zombies" };
     if zombies > 0 {
         finding(Grade::Bad, format!("{zombies} {noun}: ended children that it has not waited for"))
-    } else if facts.handling(libc::SIGCHLD) == Handling::Ignored {
+    } else if facts.disposition(libc::SIGCHLD) == Disposition::Ignored {
         let fact = format!("{living} running; it ignores SIGCHLD, so exit statuses of children are lost");
         finding(Grade::Bad, fact).with_remedy("start it with detach --sigchld default")
     } else {

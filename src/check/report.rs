@@ -15,7 +15,7 @@ use super::facts::{Child, Descriptor, Endpoint, Facts, OtherProcess};
 use super::judge::{Finding, Grade, Hazard, Judgement, Outcome, Verdict, enumerate};
 use crate::jobs::record::to_line;
 use crate::sys::descriptors::columns;
-use crate::sys::proc::{Handling, SignalSet, terminal_name};
+use crate::sys::proc::{Disposition, SignalSet, terminal_name};
 use crate::term::format::signal_name;
 use crate::term::text::{escape, quote, wrap};
 use crate::term::ui::{Ui, wants_colour};
@@ -293,9 +293,9 @@ struct PrintedProcess<'f> {
 impl<'f> From<&'f OtherProcess> for PrintedProcess<'f> {
     fn from(process: &'f OtherProcess) -> Self {
         let sighup = match process.hangup {
-            Handling::Default => "default",
-            Handling::Ignored => "ignored",
-            Handling::Caught => "caught",
+            Disposition::Default => "default",
+            Disposition::Ignored => "ignored",
+            Disposition::Caught => "caught",
         };
         Self { pid: process.pid.as_raw(), name: Text::from(&process.name), sighup }
     }

@@ -10,7 +10,7 @@ use nix::libc;
 use super::{Outcome, describe_process};
 use crate::check::facts::{Facts, OtherProcess};
 use crate::check::table::JobTable;
-use crate::sys::proc::{Handling, terminal_name};
+use crate::sys::proc::{Disposition, terminal_name};
 
 /// When the first process of a PID namespace ends, the kernel kills all others in it: pid_namespaces(7).
 fn judge_foreign_namespace(facts: &Facts) -> Option<(Outcome, String)> {
@@ -20,10 +20,10 @@ fn judge_foreign_namespace(facts: &Facts) -> Option<(Outcome, String)> {
 
 /// What a signal that is sent to the process does to it.
 fn judge_signal(facts: &Facts, signal: i32) -> Outcome {
-    match facts.handling(signal) {
-        Handling::Ignored => Outcome::Survives,
-        Handling::Caught => Outcome::Perhaps,
-        Handling::Default => Outcome::Ends,
+    match facts.disposition(signal) {
+        Disposition::Ignored => Outcome::Survives,
+        Disposition::Caught => Outcome::Perhaps,
+        Disposition::Default => Outcome::Ends,
     }
 }
 
@@ -33,19 +33,19 @@ fn judge_hangup(facts: &Facts) -> Outcome {
 
 /// What SIGHUP does to the process, after "SIGHUP" and a comma.
 fn describe_hangup(facts: &Facts) -> &'static str {
-    match facts.handling(libc::SIGHUP) {
-        Handling::Ignored => "which it ignores",
-        Handling::Caught => "which it catches",
-        Handling::Default => "which terminates it",
+    match facts.disposition(libc::SIGHUP) {
+        Disposition::Ignored => "which it ignores",
+        Disposition::Caught => "which it catches",
+        Disposition::Default => "which terminates it",
     }
 }
 
 /// The same as a clause of its own, for sentences whose subject is a shell.
 fn state_hangup(facts: &Facts) -> &'static str {
-    match facts.handling(libc::SIGHUP) {
-        Handling::Ignored => "this process ignores SIGHUP",
-        Handling::Caught => "this process catches SIGHUP",
-        Handling::Default => "SIGHUP terminates this process",
+    match facts.disposition(libc::SIGHUP) {
+        Disposition::Ignored => "this process ignores SIGHUP",
+        Disposition::Caught => "this process catches SIGHUP",
+        Disposition::Default => "SIGHUP terminates this process",
     }
 }
 
@@ -55,9 +55,9 @@ fn state_hangup(facts: &Facts) -> &'static str {
 fn judge_leader(leader: &OtherProcess, facts: &Facts) -> Outcome {
     let exits_on_hangup = [&b"bash"[..], b"fish", b"zsh"].contains(&leader.name.as_slice());
     match leader.hangup {
-        Handling::Default => Outcome::Ends,
-        Handling::Caught if exits_on_hangup && leader.group != facts.stat.group => Outcome::Ends,
-        Handling::Caught | Handling::Ignored => Outcome::Perhaps,
+        Disposition::Default => Outcome::Ends,
+        Disposition::Caught if exits_on_hangup && leader.group != facts.stat.group => Outcome::Ends,
+        Disposition::Caught | Disposition::Ignored => Outcome::Perhaps,
     }
 }
 
