@@ -8,18 +8,20 @@ mod descriptors;
 pub use descriptors::{Descriptor, Endpoint};
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::unistd::{Pid, getsid};
+use serde::Serialize;
 
 use descriptors::{Holders, Search, list_descriptors};
 
 use super::table::JobTable;
 use crate::error::Error;
+use crate::jobs::record::{Number, Text};
 use crate::sys::proc::{self, Disposition, Stat, Status};
 use crate::systemd;
 use crate::systemd::logind::{LogoutSettings, login_user};
@@ -82,19 +84,23 @@ impl ServiceManager {
     }
 }
 
-/// What matters about another process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What matters about another process. The fields are those of `--json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OtherProcess {
+    #[serde(with = "Number")]
     pub pid: Pid,
-    /// The name of its program.
-    pub name: Vec<u8>,
+    /// That of its program.
+    pub name: Text,
+    #[serde(skip)]
     pub group: Pid,
+    #[serde(rename = "sighup")]
     pub hangup: Disposition,
 }
 
-/// A child of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A child of the process. The fields are those of `--json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Child {
+    #[serde(with = "Number")]
     pub pid: Pid,
     /// It has ended and has not been waited for.
     pub is_zombie: bool,
@@ -195,8 +201,8 @@ fn read_other(table: &BTreeMap<Pid, Stat>, pid: Pid) -> Option<OtherProcess> {
     let program = fs::read_link(format!("/proc/{pid}/exe")).ok();
     let program = program.as_deref().and_then(Path::file_name).map(OsStrExt::as_bytes);
     // A program whose file has been replaced by an update is still that program: proc_pid_exe(5).
-    let program = program.map(|name| name.strip_suffix(b" (deleted)").unwrap_or(name).to_owned());
-    let name = program.unwrap_or_else(|| stat.name.clone());
+    let program = program.map(|name| name.strip_suffix(b" (deleted)").unwrap_or(name));
+    let name = Text::from(OsStr::from_bytes(program.unwrap_or(&stat.name)));
     let hangup = proc::status(pid).map_or(Disposition::Caught, |status| status.disposition(libc::SIGHUP));
     Some(OtherProcess { pid, name, group: stat.group, hangup })
 }

@@ -24,8 +24,8 @@ pub enum Outcome {
     Ends,
 }
 
-/// The outcome of each event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The outcome of each event. The fields are those of `--json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
     pub shell_exit: Outcome,
     pub terminal_closing: Outcome,
@@ -138,7 +138,7 @@ fn let_go_or(facts: &Facts, otherwise: &str) -> String {
 
 /// `bash (PID 4242)`
 fn describe_process(process: &OtherProcess) -> String {
-    format!("{} (PID {})", escape(&process.name, ""), process.pid)
+    format!("{} (PID {})", escape(process.name.as_bytes(), ""), process.pid)
 }
 
 fn judge_keys(facts: &Facts) -> Finding {

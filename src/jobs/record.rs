@@ -2,7 +2,7 @@
 //! those of the journal, except for the few that all jobs of a boot or a directory share.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -189,7 +189,7 @@ enum TextInJson {
 /// How serde reads and writes a PID.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Pid")]
-struct Number(#[serde(getter = "to_number")] i32);
+pub struct Number(#[serde(getter = "to_number")] i32);
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
 fn to_number(pid: &Pid) -> i32 {
@@ -291,6 +291,10 @@ impl Text {
         &self.0
     }
 
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     pub fn as_path(&self) -> &Path {
         Path::new(&self.0)
     }
@@ -337,8 +341,6 @@ pub fn to_line(value: &impl Serialize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::ffi::OsStrExt;
-
     use super::*;
 
     #[test]

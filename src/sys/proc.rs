@@ -12,6 +12,7 @@ use nix::sys::signal::{kill, killpg};
 use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, read};
+use serde::Serialize;
 
 use crate::sys::errno;
 
@@ -217,7 +218,8 @@ impl SignalSet {
 }
 
 /// What a process does with a signal: signal(7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Disposition {
     Default,
     Ignored,

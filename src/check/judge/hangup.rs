@@ -13,10 +13,8 @@ use crate::check::table::JobTable;
 use crate::sys::proc::{Disposition, terminal_name};
 
 /// When the first process of a PID namespace ends, the kernel kills all others in it: pid_namespaces(7).
-fn judge_foreign_namespace(facts: &Facts) -> Option<(Outcome, String)> {
-    let fact = "it is in another PID namespace, and is killed when the first process of that namespace ends";
-    (!facts.is_in_this_namespace).then(|| (Outcome::Perhaps, fact.into()))
-}
+const FOREIGN_NAMESPACE: &str =
+    "it is in another PID namespace, and is killed when the first process of that namespace ends";
 
 /// What a signal that is sent to the process does to it.
 fn judge_signal(facts: &Facts, signal: i32) -> Outcome {
@@ -53,7 +51,7 @@ fn state_hangup(facts: &Facts) -> &'static str {
 /// do job control and so are not in the process group of the job; any other handler may do anything. A leader that
 /// ignores SIGHUP may still end, because its input does.
 fn judge_leader(leader: &OtherProcess, facts: &Facts) -> Outcome {
-    let exits_on_hangup = [&b"bash"[..], b"fish", b"zsh"].contains(&leader.name.as_slice());
+    let exits_on_hangup = matches!(leader.name.as_bytes(), b"bash" | b"fish" | b"zsh");
     match leader.hangup {
         Disposition::Default => Outcome::Ends,
         Disposition::Caught if exits_on_hangup && leader.group != facts.stat.group => Outcome::Ends,
@@ -109,7 +107,7 @@ fn judge_orphaning(facts: &Facts, shell: &OtherProcess) -> (Outcome, String) {
     let (name, hangup) = (describe_process(shell), describe_hangup(facts));
     let mut fact = format!("it is stopped; when {name} ends and orphans it, the kernel will send it SIGHUP, {hangup}");
     let is_job = facts.table.as_ref().is_none_or(|table| table.has_job(facts.stat.group));
-    if shell.name == b"bash" && is_job && outcome == Outcome::Survives {
+    if shell.name.as_bytes() == b"bash" && is_job && outcome == Outcome::Survives {
         outcome = judge_signal(facts, libc::SIGTERM);
         fact += ", and bash will send it SIGTERM";
     }
@@ -118,10 +116,9 @@ fn judge_orphaning(facts: &Facts, shell: &OtherProcess) -> (Outcome, String) {
 
 /// What happens to the process when its terminal closes, and why.
 pub fn judge_terminal_closing(facts: &Facts) -> (Outcome, String) {
-    judge_foreign_namespace(facts).unwrap_or_else(|| judge_terminal_closing_here(facts))
-}
-
-fn judge_terminal_closing_here(facts: &Facts) -> (Outcome, String) {
+    if !facts.is_in_this_namespace {
+        return (Outcome::Perhaps, FOREIGN_NAMESPACE.into());
+    }
     if !facts.has_terminal() {
         return (Outcome::Survives, "it has no controlling terminal, so nothing sends it SIGHUP".into());
     }
@@ -167,15 +164,14 @@ fn judge_terminal_closing_here(facts: &Facts) -> (Outcome, String) {
 
 /// Whether a shell sends its jobs the SIGHUP that it receives.
 fn may_forward_hangup(shell: &OtherProcess) -> bool {
-    !matches!(shell.name.as_slice(), b"busybox" | b"dash" | b"tcsh")
+    !matches!(shell.name.as_bytes(), b"busybox" | b"dash" | b"tcsh")
 }
 
 /// What happens to the process when its shell exits, and why.
 pub fn judge_shell_exit(facts: &Facts) -> (Outcome, String) {
-    judge_foreign_namespace(facts).unwrap_or_else(|| judge_shell_exit_here(facts))
-}
-
-fn judge_shell_exit_here(facts: &Facts) -> (Outcome, String) {
+    if !facts.is_in_this_namespace {
+        return (Outcome::Perhaps, FOREIGN_NAMESPACE.into());
+    }
     let hangup = judge_hangup(facts);
     if facts.is_in_foreground() && !facts.is_session_leader() {
         let effect = describe_hangup(facts);
@@ -195,12 +191,13 @@ fn judge_shell_exit_here(facts: &Facts) -> (Outcome, String) {
     if !may_forward_hangup(shell) {
         return (Outcome::Survives, format!("{name} sends its jobs no signal when it exits"));
     }
-    let setting = if shell.name == b"bash" { "it is no login shell with huponexit set" } else { "NO_HUP is set" };
+    let setting =
+        if shell.name.as_bytes() == b"bash" { "it is no login shell with huponexit set" } else { "NO_HUP is set" };
     let said = ask_table(facts, |table| table.hangs_up_on_exit);
     if let Some(judgement) = judge_as_said(facts, said, &name, "when it exits", setting) {
         return judgement;
     }
-    let action = match shell.name.as_slice() {
+    let action = match shell.name.as_bytes() {
         b"bash" => "sends SIGHUP to its jobs on exit if it is a login shell with huponexit set",
         b"zsh" => "sends SIGHUP to its jobs on exit unless NO_HUP is set or they are disowned",
         b"fish" => "sends SIGHUP to its jobs on exit unless they are disowned",
