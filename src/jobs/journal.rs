@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, renameat};
 use nix::sys::stat::{FileStat, SFlag, fchmod, fstat, fstatat};
@@ -29,7 +30,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, reason};
 use crate::jobs::directory::{OWNER_ALONE, StateDirectory};
-use crate::jobs::record::{End, JobId, Process, Record, Rescue, Start, VERSION};
+use crate::jobs::record::{End, FileId, JobId, Process, Record, Rescue, Start, VERSION};
 use crate::sys::errno;
 use crate::sys::fixed::FixedText;
 
@@ -41,8 +42,8 @@ const LONGEST_BOOT_ID: usize = 64;
 const LONGEST_EVENT: usize = 1024;
 /// How often a line is written while prunes move the journal away.
 const MOST_TRIES: u32 = 100;
-/// In bytes: how much a prune writes at once.
-const CHUNK: usize = 1024 * 1024;
+/// In bytes: how much a prune writes at once. A start that appends a line meanwhile waits for that write.
+const PIECE: usize = 1024 * 1024;
 /// In bytes: the length of a start with a short command line.
 const USUAL_START: usize = 300;
 /// A write that is in progress has ended after this.
@@ -67,7 +68,7 @@ impl Journal {
     /// Opens the journal, and creates it where it is missing.
     pub fn open(directory: &StateDirectory, boot_id: &str) -> nix::Result<Self> {
         let name = file_name(boot_id, ENDING)?;
-        let (file, status) = open_for_appending(directory, &name)?;
+        let (file, status) = open_for_appending(directory, name.as_c_str())?;
         Ok(Self { name, file, status })
     }
 
@@ -129,16 +130,16 @@ impl Journal {
     /// How a command ended that was started since the journal was opened; `None` as long as that is not recorded.
     pub fn find_end(&self, directory: &StateDirectory, boot_id: &str, job: JobId) -> Option<End> {
         let contents = match self.read_new(directory) {
-            Ok(Some(bytes)) => Contents { boot_id: boot_id.to_owned(), files: vec![(PathBuf::new(), bytes)] },
-            _ => Contents::read(directory, boot_id).ok()?,
+            Ok(Some(bytes)) => Contents::fold(boot_id, vec![(PathBuf::new(), bytes)], drop),
+            _ => Contents::read(directory, boot_id, drop).ok()?,
         };
-        contents.fold(drop).entries.into_iter().find(|entry| entry.id == job)?.end
+        contents.find_end(job)
     }
 
     /// What was appended since the journal was opened; `None` if a prune has moved it.
     fn read_new(&self, directory: &StateDirectory) -> nix::Result<Option<Vec<u8>>> {
         let mut file = File::from(directory.open_file(self.name.as_c_str(), OFlag::O_RDONLY)?);
-        if !is_same(&fstat(&file)?, &self.status) {
+        if FileId::of(&fstat(&file)?) != FileId::of(&self.status) {
             return Ok(None);
         }
         let old = self.status.st_size.unsigned_abs();
@@ -160,8 +161,8 @@ impl Journal {
             }
             // Asked after the write: if a prune moves the journal away now, it reads this line.
             match fstatat(directory, self.name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-                Ok(named) if is_same(&named, status) => return Ok(()),
-                Ok(_) | Err(Errno::ENOENT) => newer = Some(open_for_appending(directory, &self.name)?),
+                Ok(named) if FileId::of(&named) == FileId::of(status) => return Ok(()),
+                Ok(_) | Err(Errno::ENOENT) => newer = Some(open_for_appending(directory, self.name.as_c_str())?),
                 Err(errno) => return Err(errno),
             }
         }
@@ -169,11 +170,11 @@ impl Journal {
     }
 }
 
-fn open_for_appending(directory: &StateDirectory, name: &FileName) -> nix::Result<(OwnedFd, FileStat)> {
+fn open_for_appending(directory: &StateDirectory, name: &(impl NixPath + ?Sized)) -> nix::Result<(OwnedFd, FileStat)> {
     let flags = OFlag::O_WRONLY | OFlag::O_APPEND;
-    let file = match directory.open_file(name.as_c_str(), flags) {
+    let file = match directory.open_file(name, flags) {
         Err(Errno::ENOENT) => {
-            let file = directory.open_file(name.as_c_str(), flags | OFlag::O_CREAT)?;
+            let file = directory.open_file(name, flags | OFlag::O_CREAT)?;
             // Whatever the umask takes from the mode, which is that of the command by now.
             fchmod(&file, OWNER_ALONE)?;
             file
@@ -186,10 +187,6 @@ fn open_for_appending(directory: &StateDirectory, name: &FileName) -> nix::Resul
     } else {
         Err(Errno::EINVAL)
     }
-}
-
-fn is_same(one: &FileStat, other: &FileStat) -> bool {
-    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
 fn file_name(boot_id: &str, ending: &str) -> nix::Result<FileName> {
@@ -274,10 +271,7 @@ pub struct Contents {
     pub boot_id: String,
     /// The old journal, if a prune is at work or was killed, and the journal.
     files: Vec<(PathBuf, Vec<u8>)>,
-}
-
-/// The jobs of a boot.
-pub struct Folded {
+    /// The jobs of the boot, in no particular order.
     pub entries: Vec<Entry>,
     /// What else the events speak of: starts that were withdrawn, and the ends of jobs that have been removed.
     pub leftovers: Vec<JobId>,
@@ -317,6 +311,21 @@ struct Events {
 }
 
 impl Events {
+    /// Adds an event at this place, whose start is there.
+    fn add(&mut self, event: Line, start: Option<Part>, place: (usize, usize)) {
+        self.place = self.place.max(place);
+        if let Some(rescue) = event.rescue {
+            self.rescues.push((rescue, start));
+        } else if let (Some(process), Some(start)) = (event.process, start) {
+            self.process = Some(process);
+            self.start = Some(start);
+        }
+        self.end = event.end.or(self.end.take());
+        self.session_ended_at_ms = event.session_ended_at_ms.or(self.session_ended_at_ms);
+        self.is_withdrawn |= event.withdrawn;
+        self.withdrawn_rescues.extend(event.withdrawn_rescue);
+    }
+
     /// `None`: there is no such job.
     fn into_entry(mut self, id: JobId) -> Option<Entry> {
         let (rescue, start_of_rescue) = self.merge_rescues().unzip();
@@ -357,90 +366,83 @@ impl Contents {
         boots
     }
 
-    /// Reads the journal of a boot.
-    pub fn read(directory: &StateDirectory, boot_id: &str) -> Result<Self, Error> {
-        let names = [OLD_ENDING, ENDING].map(|ending| format!("{boot_id}{ending}"));
-        let paths = names.each_ref().map(|name| directory.path().join(name));
-        let open = |name: &String| match directory.open_file(name.as_str(), OFlag::O_RDONLY) {
-            Err(Errno::ENOENT) => Ok(None),
-            other => other.map(|file| Some(File::from(file))),
+    /// Reads the journal of a boot. `warn` is called with the path, the number and the fault of each line that cannot be
+    /// read.
+    pub fn read(directory: &StateDirectory, boot_id: &str, warn: impl FnMut(Error)) -> Result<Self, Error> {
+        let open = |ending| {
+            let name = format!("{boot_id}{ending}");
+            let path = directory.path().join(&name);
+            match directory.open_file(name.as_str(), OFlag::O_RDONLY) {
+                Ok(file) => Ok(Some((path, File::from(file)))),
+                Err(Errno::ENOENT) => Ok(None),
+                Err(errno) => Err(unreadable(&path, errno)),
+            }
         };
-        let [old_path, path] = paths;
-        let [old_name, name] = &names;
         let mut files = Vec::new();
         // A prune moves the journal first and removes the old one last. So the journal is opened first, and the old one
         // is read first: what is not in the one is in the other. Where neither is there, a prune came between.
         for _ in 0..2 {
-            let current = open(name).map_err(|errno| unreadable(&path, errno))?;
-            let old = open(old_name).map_err(|errno| unreadable(&old_path, errno))?;
-            for (file, path) in [(old, &old_path), (current, &path)] {
-                if let Some(file) = file {
-                    let bytes = read_whole(file).map_err(|errno| unreadable(path, errno))?;
-                    files.push((path.clone(), bytes));
-                }
+            let current = open(ENDING)?;
+            let old = open(OLD_ENDING)?;
+            for (path, file) in old.into_iter().chain(current) {
+                let bytes = read_whole(file).map_err(|errno| unreadable(&path, errno))?;
+                files.push((path, bytes));
             }
             if !files.is_empty() {
                 break;
             }
         }
-        Ok(Self { boot_id: boot_id.to_owned(), files })
+        Ok(Self::fold(boot_id, files, warn))
     }
 
-    /// The jobs of the boot, in no particular order. `warn` is called with the path, the number and the fault of each
-    /// line that cannot be read.
-    pub fn fold(&self, mut warn: impl FnMut(Error)) -> Folded {
-        let length: usize = self.files.iter().map(|(_, bytes)| bytes.len()).sum();
+    /// What the events in these files mean.
+    fn fold(boot_id: &str, files: Vec<(PathBuf, Vec<u8>)>, mut warn: impl FnMut(Error)) -> Self {
+        let length: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
         let mut jobs: HashMap<JobId, Events> = HashMap::with_capacity(length / USUAL_START);
         let mut damaged_lines = 0;
-        let is_ours = is_boot_id(&self.boot_id);
-        for (number, (path, bytes)) in self.files.iter().enumerate() {
-            let mut begin = 0;
-            for (line_number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-                let line_begin = begin;
-                begin += line.len() + 1;
-                if line.is_empty() {
-                    continue;
-                }
-                let event = match parse(line) {
-                    Ok(event) => event,
+        let is_ours = is_boot_id(boot_id);
+        for (number, (path, bytes)) in files.iter().enumerate() {
+            // A part of `bytes`.
+            let place_of = |part: &[u8]| part.as_ptr().addr() - bytes.as_ptr().addr();
+            let lines = bytes.split(|byte| *byte == b'\n').enumerate();
+            for (line_number, line) in lines.filter(|(_, line)| !line.is_empty()) {
+                match parse(line) {
+                    Ok(event) => {
+                        let start = event.start.map(|start| {
+                            let begin = place_of(start.get().as_bytes());
+                            (number, begin..begin + start.get().len())
+                        });
+                        jobs.entry(event.job).or_default().add(event, start, (number, place_of(line)));
+                    }
                     Err(fault) => {
                         warn(Error::refused(&format!("read line {} of", line_number + 1), path, &fault.to_string()));
                         damaged_lines += usize::from(is_ours && matches!(fault, Fault::Damage(_)));
-                        continue;
                     }
-                };
-                let events = jobs.entry(event.job).or_default();
-                events.place = events.place.max((number, line_begin));
-                let start = event.start.map(|start| {
-                    let text = start.get();
-                    // `start` borrows from `line`.
-                    let offset = line_begin + (text.as_ptr().addr() - line.as_ptr().addr());
-                    (number, offset..offset + text.len())
-                });
-                if let Some(rescue) = event.rescue {
-                    events.rescues.push((rescue, start));
-                } else if let (Some(process), Some(start)) = (event.process, start) {
-                    events.process = Some(process);
-                    events.start = Some(start);
                 }
-                events.end = event.end.or(events.end.take());
-                events.session_ended_at_ms = event.session_ended_at_ms.or(events.session_ended_at_ms);
-                events.is_withdrawn |= event.withdrawn;
-                events.withdrawn_rescues.extend(event.withdrawn_rescue);
             }
         }
-        let mut folded = Folded { entries: Vec::new(), leftovers: Vec::new(), damaged_lines };
+        let mut contents =
+            Self { boot_id: boot_id.to_owned(), files, entries: Vec::new(), leftovers: Vec::new(), damaged_lines };
         for (id, events) in jobs {
             match events.into_entry(id) {
-                Some(entry) => folded.entries.push(entry),
-                None => folded.leftovers.push(id),
+                Some(entry) => contents.entries.push(entry),
+                None => contents.leftovers.push(id),
             }
         }
-        folded
+        contents
     }
 
-    /// Whether a prune was killed before it had removed the old journal.
-    pub fn is_moved_aside(&self) -> bool {
+    /// How the command ended, if that is recorded.
+    pub fn find_end(self, job: JobId) -> Option<End> {
+        self.entries.into_iter().find(|entry| entry.id == job)?.end
+    }
+
+    /// Whether a prune has something to remove besides jobs, or was killed before it had removed the old journal.
+    pub fn is_untidy(&self) -> bool {
+        !self.leftovers.is_empty() || self.damaged_lines > 0 || self.is_moved_aside()
+    }
+
+    fn is_moved_aside(&self) -> bool {
         self.files.iter().any(|(path, _)| path.as_os_str().as_bytes().ends_with(OLD_ENDING.as_bytes()))
     }
 
@@ -601,27 +603,20 @@ pub fn compact(
 
 /// Appends the lines that stay, in pieces of whole lines.
 fn append_kept(directory: &StateDirectory, name: &str, bytes: &[u8], stays: impl Fn(&[u8]) -> bool) -> nix::Result<()> {
-    // Not made before there is something to write.
-    let mut journal = None;
-    let mut chunk = Vec::new();
     let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && stays(line));
     let mut lines = lines.peekable();
+    if lines.peek().is_none() {
+        return Ok(());
+    }
+    let mut journal = File::from(open_for_appending(directory, name)?.0);
+    let mut piece = Vec::new();
     while let Some(line) = lines.next() {
-        chunk.push(b'\n');
-        chunk.extend_from_slice(line);
-        if chunk.len() >= CHUNK || lines.peek().is_none() {
-            chunk.push(b'\n');
-            let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
-            if journal.is_none() {
-                let file = directory.open_file(name, flags)?;
-                // Whatever the umask takes from the mode.
-                fchmod(&file, OWNER_ALONE)?;
-                journal = Some(File::from(file));
-            }
-            if let Some(journal) = &mut journal {
-                journal.write_all(&chunk).map_err(|error| errno(&error))?;
-            }
-            chunk.clear();
+        piece.push(b'\n');
+        piece.extend_from_slice(line);
+        if piece.len() >= PIECE || lines.peek().is_none() {
+            piece.push(b'\n');
+            journal.write_all(&piece).map_err(|error| errno(&error))?;
+            piece.clear();
         }
     }
     Ok(())
@@ -664,28 +659,24 @@ mod tests {
         to_fixed_line(event).unwrap_or_else(|_| unreachable!()).as_bytes().to_owned()
     }
 
-    fn contents(bytes: &[u8]) -> Contents {
-        Contents { boot_id: "b".into(), files: vec![(PathBuf::from("/s/b.jsonl"), bytes.to_owned())] }
-    }
-
-    /// The jobs, and what was said against the rest.
-    fn fold(bytes: &[u8]) -> (Vec<Entry>, Vec<String>) {
+    /// The jobs, in the order of their last events, and what was said against the rest.
+    fn fold(bytes: &[u8]) -> (Contents, Vec<String>) {
         let mut faults = Vec::new();
-        let mut entries = contents(bytes).fold(|error| faults.push(error.to_string())).entries;
-        entries.sort_unstable_by_key(|entry| entry.place);
-        (entries, faults)
+        let files = vec![(PathBuf::from("/s/b.jsonl"), bytes.to_owned())];
+        let mut contents = Contents::fold("b", files, |error| faults.push(error.to_string()));
+        contents.entries.sort_unstable_by_key(|entry| entry.place);
+        (contents, faults)
     }
 
     #[test]
     fn start_is_read_as_it_was_written() {
-        let bytes = start_line(7);
-        let (entries, faults) = fold(&bytes);
+        let (contents, faults) = fold(&start_line(7));
         assert_eq!(faults, [""; 0]);
-        let [entry] = entries.as_slice() else { unreachable!() };
+        let [entry] = contents.entries.as_slice() else { unreachable!() };
         assert_eq!(entry.id, id(7));
         let tracker = Some(Tracker { pid: Pid::from_raw(6), start_time: 7 });
         assert_eq!(entry.process, Process { session: Pid::from_raw(7), log: Some("宽-7.log".into()), tracker });
-        assert_eq!(contents(&bytes).parse_start::<Start>(entry), Ok(start()));
+        assert_eq!(contents.parse_start::<Start>(entry), Ok(start()));
     }
 
     #[test]
@@ -696,12 +687,12 @@ mod tests {
         let once = [start_line(7), start_line(8), format!("\n{end}\n").into(), withdrawal(8)];
         for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 3, 0, 1]] {
             let bytes = order.iter().chain(&order).filter_map(|number| once.get(*number)).flatten();
-            let (entries, faults) = fold(&bytes.copied().collect::<Vec<u8>>());
-            let [entry] = entries.as_slice() else { unreachable!() };
+            let (contents, faults) = fold(&bytes.copied().collect::<Vec<u8>>());
+            let [entry] = contents.entries.as_slice() else { unreachable!() };
             assert_eq!((entry.id, faults.len()), (id(7), 0));
             assert_eq!(entry.end.as_ref().map(|end| end.status().code()), Some(Some(3)));
         }
-        assert_eq!(fold(end.as_bytes()).0.len(), 0);
+        assert_eq!(fold(end.as_bytes()).0.entries.len(), 0);
     }
 
     #[test]
@@ -722,8 +713,8 @@ mod tests {
             (text.replace("\"pid\":7", "\"pid\":\"7\"").into(), "it is not an event of a job"),
             (text.replace("宽-7.log", "../宽-7.log").into(), "it is not an event of a job"),
         ] {
-            let (entries, faults) = fold(&[start_line(5), damaged, start_line(9)].concat());
-            assert_eq!(entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [id(5), id(9)]);
+            let (contents, faults) = fold(&[start_line(5), damaged, start_line(9)].concat());
+            assert_eq!(contents.entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [id(5), id(9)]);
             assert_eq!(faults.len(), 1, "{reason}");
             let fault = faults.concat();
             assert!(fault.starts_with("cannot read line ") && fault.ends_with(reason), "{fault}");
@@ -753,9 +744,9 @@ mod tests {
             let length = bytes.len();
             bytes.get_mut(place % length).map(|old| *old = byte).unwrap_or_default();
             bytes.truncate(1 + end % length);
-            let (entries, _) = fold(&bytes);
-            for entry in &entries {
-                let _ = contents(&bytes).parse_start::<Start>(entry);
+            let (contents, _) = fold(&bytes);
+            for entry in &contents.entries {
+                let _ = contents.parse_start::<Start>(entry);
             }
         }
     }

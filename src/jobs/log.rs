@@ -13,11 +13,11 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::stat::{FileStat, fstat};
+use nix::sys::stat::fstat;
 use nix::unistd::write;
 
 use crate::error::{Error, reason};
-use crate::jobs::record::Destination;
+use crate::jobs::record::{Destination, FileId};
 use crate::jobs::session::{Member, Search, State};
 use crate::jobs::{Choice, Job, Jobs};
 use crate::sys::errno;
@@ -154,8 +154,7 @@ fn wait_for_more(changes: &Inotify, members: &[Member]) -> nix::Result<()> {
 
 /// Whether stdout goes to `file`: a copy would never come to its end.
 fn is_stdout(file: &File) -> bool {
-    let identity = |status: FileStat| (status.st_dev, status.st_ino);
-    fstat(io::stdout()).is_ok_and(|stdout| fstat(file).is_ok_and(|file| identity(stdout) == identity(file)))
+    fstat(io::stdout()).is_ok_and(|stdout| fstat(file).is_ok_and(|file| FileId::of(&stdout) == FileId::of(&file)))
 }
 
 /// Moves to the beginning of the last lines.

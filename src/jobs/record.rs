@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use nix::sys::stat::FileStat;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -234,6 +235,12 @@ impl Record {
     /// Where stdout and stderr go.
     pub fn output(&self) -> [&Destination; 2] {
         [&self.stdout, &self.stderr]
+    }
+}
+
+impl FileId {
+    pub fn of(status: &FileStat) -> Self {
+        Self { device: status.st_dev, inode: status.st_ino }
     }
 }
 

@@ -6,8 +6,8 @@
 //! afterwards only those that have the output of the job open. When in doubt, a process is not of the job.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 
+use nix::sys::stat::stat;
 use nix::unistd::{Pid, getpgid};
 
 use crate::jobs::belonging::Belonging;
@@ -37,6 +37,5 @@ pub fn judge(rescue: &Rescue, pid: Pid, stat: &Stat) -> Belonging {
 /// Whether a process has this file open.
 fn has_open(pid: Pid, file: FileId) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    let is_it = |metadata: fs::Metadata| FileId { device: metadata.dev(), inode: metadata.ino() } == file;
-    entries.flatten().any(|entry| fs::metadata(entry.path()).is_ok_and(is_it))
+    entries.flatten().any(|entry| stat(&entry.path()).is_ok_and(|status| FileId::of(&status) == file))
 }
