@@ -118,7 +118,7 @@ impl Facts {
         let gone = || refuse(if is_hidden(pid) { "/proc does not show it to this user" } else { "no such process" });
         // In another PID namespace, the same PID means another process.
         proc::visible_pid_namespace().map_err(Error::proc)?;
-        let table = read_process_table()?;
+        let table: BTreeMap<Pid, Stat> = proc::processes().and_then(Iterator::collect).map_err(Error::proc)?;
         let shell_says = |shell: &OtherProcess| said.filter(|said| said.shell == shell.pid).cloned();
         let stat = table.get(&pid).filter(|stat| !stat.is_dead()).cloned().ok_or_else(gone)?;
         // Without them, it would seem to be an orphan.
@@ -190,10 +190,6 @@ impl Facts {
     pub fn descriptors_on(&self, is_wanted: impl Fn(&Endpoint) -> bool) -> Vec<&Descriptor> {
         self.descriptors.iter().flatten().filter(|descriptor| is_wanted(&descriptor.endpoint)).collect()
     }
-}
-
-fn read_process_table() -> Result<BTreeMap<Pid, Stat>, Error> {
-    proc::processes().and_then(Iterator::collect).map_err(Error::proc)
 }
 
 fn read_other(table: &BTreeMap<Pid, Stat>, pid: Pid) -> Option<OtherProcess> {

@@ -177,21 +177,18 @@ fn judge_streams(facts: &Facts) -> Finding {
         return finding(Grade::Bad, fact).with_remedy(let_go_or(facts, REDIRECT));
     }
     // Pipes whose other end is not held by any process without a terminal, as far as can be seen.
-    let pipes = |is_wanted: fn(&[Option<u32>], bool) -> bool| {
-        facts.descriptors_on(|endpoint| match endpoint {
-            Endpoint::Pipe { other_end, is_complete } => {
-                other_end.iter().all(Option::is_some) && is_wanted(other_end, *is_complete)
-            }
-            _ => false,
-        })
-    };
-    let uncertain = pipes(|_, is_complete| !is_complete);
+    let have_terminals = |other_end: &[Option<u32>]| other_end.iter().all(Option::is_some);
+    let uncertain = facts.descriptors_on(
+        |endpoint| matches!(endpoint, Endpoint::Pipe { other_end, is_complete: false } if have_terminals(other_end)),
+    );
     if !uncertain.is_empty() {
         let subject = describe_descriptors(&uncertain);
         let fact = format!("{subject} on a pipe, and not every process that may hold its other end can be inspected");
         return finding(Grade::Unknown, fact);
     }
-    let held = pipes(|other_end, _| !other_end.is_empty());
+    let held = facts.descriptors_on(|endpoint| {
+        matches!(endpoint, Endpoint::Pipe { other_end, .. } if !other_end.is_empty() && have_terminals(other_end))
+    });
     if !held.is_empty() {
         let subject = describe_descriptors(&held);
         let fact = format!("{subject} on a pipe whose other end is held only by processes that have a terminal");
