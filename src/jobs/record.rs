@@ -44,16 +44,8 @@ pub struct Process<T = String> {
     pub session: Pid,
     /// The name of the job's log in the state directory.
     pub log: Option<T>,
-    pub tracker: Option<Tracker>,
-}
-
-/// The process that waits for the end of the command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tracker {
-    #[serde(with = "Number")]
-    pub pid: Pid,
-    /// In clock ticks after boot.
-    pub start_time: u64,
+    /// The process that waits for the end of the command.
+    pub tracker: Option<ProcessId>,
 }
 
 /// What is known of a job that was running already when detach let go of it.
@@ -71,7 +63,7 @@ pub struct Rescue {
     /// The file that its output goes to; absent for /dev/null.
     pub output: Option<FileId>,
     /// The processes that were let go of.
-    pub members: Vec<RescuedProcess>,
+    pub members: Vec<ProcessId>,
 }
 
 /// A file, wherever its name has gone.
@@ -81,9 +73,9 @@ pub struct FileId {
     pub inode: u64,
 }
 
-/// A process that was let go of.
+/// A process, whatever its PID means later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RescuedProcess {
+pub struct ProcessId {
     #[serde(with = "Number")]
     pub pid: Pid,
     /// In clock ticks after boot.
@@ -155,7 +147,7 @@ pub struct Record {
     pub unit: Option<String>,
     #[serde(with = "Number")]
     pub session: Pid,
-    pub tracker: Option<Tracker>,
+    pub tracker: Option<ProcessId>,
     /// Absent for a job that detach has started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rescue: Option<Rescue>,

@@ -11,7 +11,7 @@ use nix::sys::stat::stat;
 use nix::unistd::{Pid, getpgid};
 
 use crate::jobs::belonging::Belonging;
-use crate::jobs::record::{FileId, Rescue, RescuedProcess};
+use crate::jobs::record::{FileId, ProcessId, Rescue};
 use crate::sys::proc::Stat;
 
 /// Whether a process may belong to the job, as far as is known without its /proc/PID/stat.
@@ -23,7 +23,7 @@ pub fn may_have(rescue: &Rescue, pid: Pid, session: Pid) -> bool {
 /// Whether a process belongs to the job.
 pub fn judge(rescue: &Rescue, pid: Pid, stat: &Stat) -> Belonging {
     let is_in_group = (stat.group, stat.session) == (rescue.group, rescue.session);
-    if rescue.members.contains(&RescuedProcess { pid, start_time: stat.start_time }) {
+    if rescue.members.contains(&ProcessId { pid, start_time: stat.start_time }) {
         if is_in_group { Belonging::Certain } else { Belonging::CertainAlone }
     } else if !is_in_group || stat.terminal != 0 {
         Belonging::No

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use proptest::prelude::*;
 
 use super::*;
-use crate::jobs::record::{Stream, Text, Tracker};
+use crate::jobs::record::{ProcessId, Stream, Text};
 
 fn id(pid: i32) -> JobId {
     JobId { pid: Pid::from_raw(pid), start_time: 8, pid_namespace: Some(4), time_namespace: None, started_at_ms: 9 }
@@ -28,7 +28,7 @@ fn start() -> Start {
 
 /// A start as the new process writes it.
 fn start_line(pid: i32) -> Vec<u8> {
-    let tracker = Some(Tracker { pid: Pid::from_raw(6), start_time: 7 });
+    let tracker = Some(ProcessId { pid: Pid::from_raw(6), start_time: 7 });
     let process = Process { session: Pid::from_raw(pid), log: Some("宽-7.log"), tracker };
     let mut head = line_of(pid, Event::Process(&process));
     head.pop();
@@ -54,7 +54,7 @@ fn start_is_read_as_it_was_written() {
     assert_eq!(faults, [""; 0]);
     let [entry] = contents.entries.as_slice() else { unreachable!() };
     assert_eq!(entry.id, id(7));
-    let tracker = Some(Tracker { pid: Pid::from_raw(6), start_time: 7 });
+    let tracker = Some(ProcessId { pid: Pid::from_raw(6), start_time: 7 });
     assert_eq!(entry.process, Process { session: Pid::from_raw(7), log: Some("宽-7.log".into()), tracker });
     assert_eq!(contents.parse_start::<Start>(entry), Ok(start()));
 }
