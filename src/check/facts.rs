@@ -71,15 +71,12 @@ pub struct ServiceManager {
 
 impl ServiceManager {
     fn read(user: Option<u32>, table: &BTreeMap<Pid, Stat>) -> Self {
-        let is_elogind_running = table.values().any(|stat| stat.name.starts_with(b"elogind"));
-        if !systemd::is_running() {
-            return Self { is_elogind_running, ..Self::default() };
-        }
+        let is_systemd_running = systemd::is_running();
         Self {
-            is_systemd_running: true,
-            is_elogind_running,
-            is_oomd_running: table.values().any(|stat| stat.name == b"systemd-oomd"),
-            logout: LogoutSettings::read(user),
+            is_systemd_running,
+            is_elogind_running: table.values().any(|stat| stat.name.starts_with(b"elogind")),
+            is_oomd_running: is_systemd_running && table.values().any(|stat| stat.name == b"systemd-oomd"),
+            logout: if is_systemd_running { LogoutSettings::read(user) } else { LogoutSettings::default() },
         }
     }
 }

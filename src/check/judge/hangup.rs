@@ -59,44 +59,28 @@ fn judge_leader(leader: &OtherProcess, facts: &Facts) -> Outcome {
     }
 }
 
-/// What a shell does to the process group of the process, as far as the shell itself has said it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
-    Nothing,
-    /// It is not in the job table: it was disowned, or is a job of no shell.
-    NoJob,
-    /// It is a job, but none is sent SIGHUP.
-    JobsAreSpared,
-    /// It is a job, and bash may have marked it with `disown -h`.
-    MayBeMarked,
-    IsHungUp,
-}
-
-fn ask_table(facts: &Facts, hangs_up: fn(&JobTable) -> bool) -> Said {
-    match &facts.table {
-        None => Said::Nothing,
-        Some(table) if !table.has_job(facts.stat.group) => Said::NoJob,
-        Some(table) if !hangs_up(table) => Said::JobsAreSpared,
-        Some(table) if !table.is_exact => Said::MayBeMarked,
-        Some(_) => Said::IsHungUp,
-    }
-}
-
 /// What happens to the process when its shell, which is called `name`, sends SIGHUP to its jobs. `None` if the shell has
-/// said nothing. `event` is when it does so; `setting` is what spares the jobs.
-fn judge_as_said(facts: &Facts, said: Said, name: &str, event: &str, setting: &str) -> Option<(Outcome, String)> {
-    let hangup = state_hangup(facts);
-    Some(match said {
-        Said::Nothing => return None,
-        Said::NoJob => {
-            (Outcome::Survives, format!("{name} sends SIGHUP to its jobs alone, and this is not one of them"))
-        }
-        Said::JobsAreSpared => (Outcome::Survives, format!("{name} sends its jobs no SIGHUP {event}: {setting}")),
-        Said::MayBeMarked => (
-            judge_hangup(facts).min(Outcome::Perhaps),
-            format!("{name} sends SIGHUP to this job {event}, unless 'disown -h' has marked it; {hangup}"),
-        ),
-        Said::IsHungUp => (judge_hangup(facts), format!("{name} sends SIGHUP to this job {event}; {hangup}")),
+/// said nothing. `event` is when it does so, and `hangs_up` whether it says that it does; `setting` is what spares the
+/// jobs.
+fn judge_as_said(
+    facts: &Facts,
+    hangs_up: fn(&JobTable) -> bool,
+    name: &str,
+    event: &str,
+    setting: &str,
+) -> Option<(Outcome, String)> {
+    let table = facts.table.as_ref()?;
+    let (outcome, hangup) = (judge_hangup(facts), state_hangup(facts));
+    Some(if !table.has_job(facts.stat.group) {
+        // It was disowned, or is a job of no shell.
+        (Outcome::Survives, format!("{name} sends SIGHUP to its jobs alone, and this is not one of them"))
+    } else if !hangs_up(table) {
+        (Outcome::Survives, format!("{name} sends its jobs no SIGHUP {event}: {setting}"))
+    } else if !table.is_exact {
+        let fact = format!("{name} sends SIGHUP to this job {event}, unless 'disown -h' has marked it; {hangup}");
+        (outcome.min(Outcome::Perhaps), fact)
+    } else {
+        (outcome, format!("{name} sends SIGHUP to this job {event}; {hangup}"))
     })
 }
 
@@ -147,10 +131,9 @@ pub fn judge_terminal_closing(facts: &Facts) -> (Outcome, String) {
         }
         Some(shell) if may_forward_hangup(shell) => {
             let (name, hangup) = (describe_process(shell), state_hangup(facts));
-            let said = ask_table(facts, |table| table.hangs_up_on_close);
-            if let Some((outcome, fact)) =
-                judge_as_said(facts, said, &name, "when the terminal closes", "NO_HUP is set")
-            {
+            let event = "when the terminal closes";
+            let said = judge_as_said(facts, |table| table.hangs_up_on_close, &name, event, "NO_HUP is set");
+            if let Some((outcome, fact)) = said {
                 // Another shell, which leads the session, need not end, or not end this one.
                 let most = if shell.pid == facts.stat.session { leader_end } else { Outcome::Perhaps };
                 return (outcome.min(most), fact);
@@ -193,8 +176,8 @@ pub fn judge_shell_exit(facts: &Facts) -> (Outcome, String) {
     }
     let setting =
         if shell.name.as_bytes() == b"bash" { "it is no login shell with huponexit set" } else { "NO_HUP is set" };
-    let said = ask_table(facts, |table| table.hangs_up_on_exit);
-    if let Some(judgement) = judge_as_said(facts, said, &name, "when it exits", setting) {
+    let said = judge_as_said(facts, |table| table.hangs_up_on_exit, &name, "when it exits", setting);
+    if let Some(judgement) = said {
         return judgement;
     }
     let action = match shell.name.as_bytes() {
