@@ -245,15 +245,13 @@ impl<'a> Jobs<'a> {
             return newest.ok_or_else(|| no_job(None));
         };
         let pid = parse_pid(wanted);
-        let has_pid = |known: &Known| Some(known.entry.id.pid) == pid;
-        let mut matching: Vec<&Known> = self.known.iter().filter(|known| has_pid(known)).collect();
+        let mut matching: Vec<&Known> = self.known.iter().filter(|known| Some(known.entry.id.pid) == pid).collect();
         if matching.is_empty() {
             matching = self.named(wanted).collect();
         }
-        let mut is_part = false;
         // A number that is no PID of a job would mean a port, a duration or whatever else a command line has.
-        if matching.is_empty() && pid.is_none() {
-            is_part = true;
+        let is_part = matching.is_empty() && pid.is_none();
+        if is_part {
             matching = self.with_part_of_command_line(wanted);
         }
         let living: Vec<&Known> = matching.iter().copied().filter(|known| known.state != State::Ended).collect();

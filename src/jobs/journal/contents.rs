@@ -157,7 +157,7 @@ impl Contents {
         let mut damaged_lines = 0;
         let is_ours = is_boot_id(boot_id);
         for (number, (path, bytes)) in files.iter().enumerate() {
-            // A part of `bytes`.
+            // Where this part of `bytes` begins in it.
             let place_of = |part: &[u8]| part.as_ptr().addr() - bytes.as_ptr().addr();
             let lines = bytes.split(|byte| *byte == b'\n').enumerate();
             for (line_number, line) in lines.filter(|(_, line)| !line.is_empty()) {
