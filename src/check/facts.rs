@@ -8,19 +8,21 @@ mod descriptors;
 pub use descriptors::{Descriptor, Endpoint};
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::unistd::{Pid, getsid};
+use serde::Serialize;
 
 use descriptors::{Holders, Search, list_descriptors};
 
 use super::table::JobTable;
 use crate::error::Error;
-use crate::sys::proc::{self, Handling, Stat, Status};
+use crate::jobs::record::{Number, Text};
+use crate::sys::proc::{self, Disposition, Stat, Status};
 use crate::systemd;
 use crate::systemd::logind::{LogoutSettings, login_user};
 
@@ -69,32 +71,33 @@ pub struct ServiceManager {
 
 impl ServiceManager {
     fn read(user: Option<u32>, table: &BTreeMap<Pid, Stat>) -> Self {
-        let is_elogind_running = table.values().any(|stat| stat.name.starts_with(b"elogind"));
-        if !systemd::is_running() {
-            return Self { is_elogind_running, ..Self::default() };
-        }
+        let is_systemd_running = systemd::is_running();
         Self {
-            is_systemd_running: true,
-            is_elogind_running,
-            is_oomd_running: table.values().any(|stat| stat.name == b"systemd-oomd"),
-            logout: LogoutSettings::read(user),
+            is_systemd_running,
+            is_elogind_running: table.values().any(|stat| stat.name.starts_with(b"elogind")),
+            is_oomd_running: is_systemd_running && table.values().any(|stat| stat.name == b"systemd-oomd"),
+            logout: if is_systemd_running { LogoutSettings::read(user) } else { LogoutSettings::default() },
         }
     }
 }
 
-/// What matters about another process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What matters about another process. The fields are those of `--json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OtherProcess {
+    #[serde(with = "Number")]
     pub pid: Pid,
-    /// The name of its program.
-    pub name: Vec<u8>,
+    /// That of its program.
+    pub name: Text,
+    #[serde(skip)]
     pub group: Pid,
-    pub hangup: Handling,
+    #[serde(rename = "sighup")]
+    pub hangup: Disposition,
 }
 
-/// A child of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A child of the process. The fields are those of `--json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Child {
+    #[serde(with = "Number")]
     pub pid: Pid,
     /// It has ended and has not been waited for.
     pub is_zombie: bool,
@@ -112,7 +115,7 @@ impl Facts {
         let gone = || refuse(if is_hidden(pid) { "/proc does not show it to this user" } else { "no such process" });
         // In another PID namespace, the same PID means another process.
         proc::visible_pid_namespace().map_err(Error::proc)?;
-        let table = read_process_table()?;
+        let table: BTreeMap<Pid, Stat> = proc::processes().and_then(Iterator::collect).map_err(Error::proc)?;
         let shell_says = |shell: &OtherProcess| said.filter(|said| said.shell == shell.pid).cloned();
         let stat = table.get(&pid).filter(|stat| !stat.is_dead()).cloned().ok_or_else(gone)?;
         // Without them, it would seem to be an orphan.
@@ -162,8 +165,8 @@ impl Facts {
     }
 
     /// What it does with a signal. Where that cannot be read, nothing is certain, as with a handler.
-    pub fn handling(&self, signal: i32) -> Handling {
-        self.status.as_ref().map_or(Handling::Caught, |status| status.disposition(signal))
+    pub fn disposition(&self, signal: i32) -> Disposition {
+        self.status.as_ref().map_or(Disposition::Caught, |status| status.disposition(signal))
     }
 
     /// Whether it has a controlling terminal.
@@ -186,18 +189,14 @@ impl Facts {
     }
 }
 
-fn read_process_table() -> Result<BTreeMap<Pid, Stat>, Error> {
-    proc::processes().and_then(Iterator::collect).map_err(Error::proc)
-}
-
 fn read_other(table: &BTreeMap<Pid, Stat>, pid: Pid) -> Option<OtherProcess> {
     let stat = table.get(&pid)?;
     let program = fs::read_link(format!("/proc/{pid}/exe")).ok();
     let program = program.as_deref().and_then(Path::file_name).map(OsStrExt::as_bytes);
     // A program whose file has been replaced by an update is still that program: proc_pid_exe(5).
-    let program = program.map(|name| name.strip_suffix(b" (deleted)").unwrap_or(name).to_owned());
-    let name = program.unwrap_or_else(|| stat.name.clone());
-    let hangup = proc::status(pid).map_or(Handling::Caught, |status| status.disposition(libc::SIGHUP));
+    let program = program.map(|name| name.strip_suffix(b" (deleted)").unwrap_or(name));
+    let name = Text::from(OsStr::from_bytes(program.unwrap_or(&stat.name)));
+    let hangup = proc::status(pid).map_or(Disposition::Caught, |status| status.disposition(libc::SIGHUP));
     Some(OtherProcess { pid, name, group: stat.group, hangup })
 }
 

@@ -10,7 +10,7 @@ use nix::libc;
 use serde::Serialize;
 
 use super::facts::{Descriptor, Endpoint, Facts, OtherProcess};
-use crate::sys::proc::Handling;
+use crate::sys::proc::Disposition;
 use crate::systemd::logout::{self, Fate};
 use crate::term::text::escape;
 
@@ -24,8 +24,8 @@ pub enum Outcome {
     Ends,
 }
 
-/// The outcome of each event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The outcome of each event. The fields are those of `--json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
     pub shell_exit: Outcome,
     pub terminal_closing: Outcome,
@@ -138,7 +138,7 @@ fn let_go_or(facts: &Facts, otherwise: &str) -> String {
 
 /// `bash (PID 4242)`
 fn describe_process(process: &OtherProcess) -> String {
-    format!("{} (PID {})", escape(&process.name, ""), process.pid)
+    format!("{} (PID {})", escape(process.name.as_bytes(), ""), process.pid)
 }
 
 fn judge_keys(facts: &Facts) -> Finding {
@@ -151,10 +151,10 @@ fn judge_keys(facts: &Facts) -> Finding {
     }
     let keys = [(libc::SIGINT, "Ctrl-C"), (libc::SIGQUIT, "Ctrl-\\"), (libc::SIGTSTP, "Ctrl-Z")];
     let keys_with = |wanted| {
-        let keys = keys.iter().filter(|(signal, _)| facts.handling(*signal) == wanted);
+        let keys = keys.iter().filter(|(signal, _)| facts.disposition(*signal) == wanted);
         keys.map(|(_, key)| (*key).to_owned()).collect::<Vec<_>>()
     };
-    let (unprotected, caught) = (keys_with(Handling::Default), keys_with(Handling::Caught));
+    let (unprotected, caught) = (keys_with(Disposition::Default), keys_with(Disposition::Caught));
     if !unprotected.is_empty() {
         finding(Grade::Bad, &format!("it is in the foreground, unprotected from {}", enumerate(&unprotected, "and")))
     } else if !caught.is_empty() {
@@ -177,21 +177,18 @@ fn judge_streams(facts: &Facts) -> Finding {
         return finding(Grade::Bad, fact).with_remedy(let_go_or(facts, REDIRECT));
     }
     // Pipes whose other end is not held by any process without a terminal, as far as can be seen.
-    let pipes = |is_wanted: fn(&[Option<u32>], bool) -> bool| {
-        facts.descriptors_on(|endpoint| match endpoint {
-            Endpoint::Pipe { other_end, is_complete } => {
-                other_end.iter().all(Option::is_some) && is_wanted(other_end, *is_complete)
-            }
-            _ => false,
-        })
-    };
-    let uncertain = pipes(|_, is_complete| !is_complete);
+    let have_terminals = |other_end: &[Option<u32>]| other_end.iter().all(Option::is_some);
+    let uncertain = facts.descriptors_on(
+        |endpoint| matches!(endpoint, Endpoint::Pipe { other_end, is_complete: false } if have_terminals(other_end)),
+    );
     if !uncertain.is_empty() {
         let subject = describe_descriptors(&uncertain);
         let fact = format!("{subject} on a pipe, and not every process that may hold its other end can be inspected");
         return finding(Grade::Unknown, fact);
     }
-    let held = pipes(|other_end, _| !other_end.is_empty());
+    let held = facts.descriptors_on(|endpoint| {
+        matches!(endpoint, Endpoint::Pipe { other_end, .. } if !other_end.is_empty() && have_terminals(other_end))
+    });
     if !held.is_empty() {
         let subject = describe_descriptors(&held);
         let fact = format!("{subject} on a pipe whose other end is held only by processes that have a terminal");
@@ -235,7 +232,7 @@ pub fn enumerate(items: &[String], conjunction: &str) -> String {
 fn judge_background(facts: &Facts) -> Finding {
     let finding = |grade, fact: &str| Finding::new(Hazard::Background, grade, fact);
     let is_on_terminal = !facts.descriptors_on(|endpoint| *endpoint == Endpoint::Terminal).is_empty();
-    let is_stopped_by = |signal| facts.handling(signal) == Handling::Default;
+    let is_stopped_by = |signal| facts.disposition(signal) == Disposition::Default;
     if !facts.has_terminal() {
         finding(Grade::Good, "it has no controlling terminal, so it gets neither SIGTTIN nor SIGTTOU")
     } else if facts.is_in_foreground() {
@@ -302,7 +299,7 @@ fn judge_children(facts: &Facts) -> Finding {
     let noun = if zombies == 1 { "zombie" } else { "zombies" };
     if zombies > 0 {
         finding(Grade::Bad, format!("{zombies} {noun}: ended children that it has not waited for"))
-    } else if facts.handling(libc::SIGCHLD) == Handling::Ignored {
+    } else if facts.disposition(libc::SIGCHLD) == Disposition::Ignored {
         let fact = format!("{living} running; it ignores SIGCHLD, so exit statuses of children are lost");
         finding(Grade::Bad, fact).with_remedy("start it with detach --sigchld default")
     } else {

@@ -3,19 +3,20 @@
 //! Scripts rely on the names, order and meaning of the JSON fields. The structs `Printed…` define that form where it
 //! differs from the model, so that the model can change without it.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 
+use nix::unistd::Pid;
 use nu_ansi_term::{Color, Style};
 use serde::Serialize;
 
 use super::facts::{Child, Descriptor, Endpoint, Facts, OtherProcess};
 use super::judge::{Finding, Grade, Hazard, Judgement, Outcome, Verdict, enumerate};
-use crate::jobs::record::to_line;
+use crate::jobs::record::{Number, Text, to_line};
 use crate::sys::descriptors::columns;
-use crate::sys::proc::{Handling, SignalSet, terminal_name};
+use crate::sys::proc::{SignalSet, terminal_name};
 use crate::term::format::signal_name;
 use crate::term::text::{escape, quote, wrap};
 use crate::term::ui::{Ui, wants_colour};
@@ -33,7 +34,7 @@ pub fn show(facts: &Facts, judgement: &Judgement, ui: &Ui) -> String {
     let paint = |style: Style, text: &str| {
         if has_colour { style.paint(text).to_string() } else { text.to_owned() }
     };
-    let mut text = format!("{} (PID {})\n", quote(&name(facts)), facts.pid);
+    let mut text = format!("{} (PID {})\n", quote(name(facts)), facts.pid);
     if ui.is_verbose() {
         for (title, value) in list_raw_facts(facts) {
             text += &indent_under(&format!("  {title:<10} "), &value, width);
@@ -105,8 +106,8 @@ fn indent_under(title: &str, value: &str, width: usize) -> String {
 }
 
 /// The name that the process shows in /proc.
-fn name(facts: &Facts) -> OsString {
-    OsString::from_vec(facts.stat.name.clone())
+fn name(facts: &Facts) -> &OsStr {
+    OsStr::from_bytes(&facts.stat.name)
 }
 
 /// What the kernel says, by the names that ps(1) and /proc use.
@@ -152,40 +153,25 @@ fn list_signals(set: SignalSet) -> String {
 
 /// `4242 (bash)`
 fn describe_process(process: &OtherProcess) -> String {
-    format!("{} ({})", process.pid, escape(&process.name, ""))
+    format!("{} ({})", process.pid, escape(process.name.as_bytes(), ""))
 }
 
 /// The check for scripts: one line of JSON.
 pub fn to_json(facts: &Facts, judgement: &Judgement) -> String {
-    let printed = PrintedCheck {
-        pid: facts.pid.as_raw(),
-        name: Text::from(&facts.stat.name),
-        verdict: judgement.verdict.into(),
+    to_line(&PrintedCheck {
+        pid: facts.pid,
+        name: Text::from(name(facts)),
+        verdict: PrintedVerdict { survives: judgement.verdict.is_safe(), outcomes: judgement.verdict },
         findings: &judgement.findings,
         facts: facts.into(),
-    };
-    to_line(&printed)
-}
-
-/// A name or an argument: a string, or an array of bytes where it is not UTF-8, as in journalctl(1).
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Text<'f> {
-    Utf8(&'f str),
-    Bytes(&'f [u8]),
-}
-
-impl<'f, T: AsRef<[u8]> + ?Sized> From<&'f T> for Text<'f> {
-    fn from(text: &'f T) -> Self {
-        let bytes = text.as_ref();
-        str::from_utf8(bytes).map_or(Self::Bytes(bytes), Self::Utf8)
-    }
+    })
 }
 
 #[derive(Serialize)]
 struct PrintedCheck<'f> {
-    pid: i32,
-    name: Text<'f>,
+    #[serde(with = "Number")]
+    pid: Pid,
+    name: Text,
     verdict: PrintedVerdict,
     findings: &'f [Finding],
     facts: PrintedFacts<'f>,
@@ -194,31 +180,23 @@ struct PrintedCheck<'f> {
 #[derive(Serialize)]
 struct PrintedVerdict {
     survives: bool,
-    shell_exit: Outcome,
-    terminal_closing: Outcome,
-    logout: Outcome,
-}
-
-impl From<Verdict> for PrintedVerdict {
-    fn from(verdict: Verdict) -> Self {
-        let Verdict { shell_exit, terminal_closing, logout } = verdict;
-        Self { survives: verdict.is_safe(), shell_exit, terminal_closing, logout }
-    }
+    #[serde(flatten)]
+    outcomes: Verdict,
 }
 
 #[derive(Serialize)]
 #[allow(clippy::struct_excessive_bools)] // it is a list of independent facts
 struct PrintedFacts<'f> {
     state: char,
-    argv: Vec<Text<'f>>,
+    argv: Vec<Text>,
     ppid: i32,
     pgid: i32,
     sid: i32,
     tty: Option<String>,
     tpgid: Option<i32>,
-    parent: Option<PrintedProcess<'f>>,
-    session_leader: Option<PrintedProcess<'f>>,
-    shell: Option<PrintedProcess<'f>>,
+    parent: Option<&'f OtherProcess>,
+    session_leader: Option<&'f OtherProcess>,
+    shell: Option<&'f OtherProcess>,
     is_in_this_pid_namespace: bool,
     is_group_stopped: bool,
     ignored_signals: Option<Vec<i32>>,
@@ -226,10 +204,10 @@ struct PrintedFacts<'f> {
     blocked_signals: Option<Vec<i32>>,
     uid: Option<u32>,
     umask: Option<u32>,
-    cwd: Option<Text<'f>>,
-    descriptors: Option<Vec<PrintedDescriptor<'f>>>,
-    cgroup: Option<Text<'f>>,
-    terminals_in_cgroup: Vec<PrintedProcess<'f>>,
+    cwd: Option<Text>,
+    descriptors: Option<Vec<PrintedDescriptor>>,
+    cgroup: Option<Text>,
+    terminals_in_cgroup: &'f [OtherProcess],
     start_time: u64,
     threads: u32,
     elogind_runs: bool,
@@ -237,7 +215,7 @@ struct PrintedFacts<'f> {
     systemd_oomd_runs: bool,
     kill_user_processes: Option<bool>,
     lingers: Option<bool>,
-    children: Vec<PrintedChild>,
+    children: &'f [Child],
     can_be_let_go: bool,
     obstacle: Option<&'f str>,
 }
@@ -249,15 +227,15 @@ impl<'f> From<&'f Facts> for PrintedFacts<'f> {
         let numbers = |set: SignalSet| set.numbers().collect();
         Self {
             state: stat.state.into(),
-            argv: facts.argv.iter().map(|word| Text::from(word.as_bytes())).collect(),
+            argv: facts.argv.iter().map(Text::from).collect(),
             ppid: stat.parent.as_raw(),
             pgid: stat.group.as_raw(),
             sid: stat.session.as_raw(),
             tty: facts.has_terminal().then(|| terminal_name(stat.terminal)),
             tpgid: facts.has_terminal().then_some(stat.foreground.as_raw()),
-            parent: facts.parent.as_ref().map(Into::into),
-            session_leader: facts.leader.as_ref().map(Into::into),
-            shell: facts.shell.as_ref().map(Into::into),
+            parent: facts.parent.as_ref(),
+            session_leader: facts.leader.as_ref(),
+            shell: facts.shell.as_ref(),
             is_in_this_pid_namespace: facts.is_in_this_namespace,
             is_group_stopped: facts.is_group_stopped,
             ignored_signals: status.map(|status| numbers(status.ignored)),
@@ -265,10 +243,10 @@ impl<'f> From<&'f Facts> for PrintedFacts<'f> {
             blocked_signals: status.map(|status| numbers(status.blocked)),
             uid: status.map(|status| status.user),
             umask: status.and_then(|status| status.umask),
-            cwd: facts.directory.as_ref().map(|path| Text::from(path.as_os_str().as_bytes())),
+            cwd: facts.directory.as_ref().map(Text::from),
             descriptors: facts.descriptors.as_ref().map(|list| list.iter().map(Into::into).collect()),
-            cgroup: facts.control_group.as_ref().map(Into::into),
-            terminals_in_cgroup: facts.emulators.iter().map(Into::into).collect(),
+            cgroup: facts.control_group.as_ref().map(|group| Text::from(OsStr::from_bytes(group))),
+            terminals_in_cgroup: &facts.emulators,
             start_time: stat.start_time,
             threads: stat.threads,
             elogind_runs: manager.is_elogind_running,
@@ -276,48 +254,18 @@ impl<'f> From<&'f Facts> for PrintedFacts<'f> {
             systemd_oomd_runs: manager.is_oomd_running,
             kill_user_processes: manager.logout.kills_user_processes,
             lingers: manager.logout.lingers,
-            children: facts.children.iter().map(Into::into).collect(),
+            children: &facts.children,
             can_be_let_go: facts.obstacle.is_none(),
             obstacle: facts.obstacle.as_deref(),
         }
     }
 }
 
-#[derive(Serialize)]
-struct PrintedProcess<'f> {
-    pid: i32,
-    name: Text<'f>,
-    sighup: &'static str,
-}
-
-impl<'f> From<&'f OtherProcess> for PrintedProcess<'f> {
-    fn from(process: &'f OtherProcess) -> Self {
-        let sighup = match process.hangup {
-            Handling::Default => "default",
-            Handling::Ignored => "ignored",
-            Handling::Caught => "caught",
-        };
-        Self { pid: process.pid.as_raw(), name: Text::from(&process.name), sighup }
-    }
-}
-
-#[derive(Serialize)]
-struct PrintedChild {
-    pid: i32,
-    is_zombie: bool,
-}
-
-impl From<&Child> for PrintedChild {
-    fn from(child: &Child) -> Self {
-        Self { pid: child.pid.as_raw(), is_zombie: child.is_zombie }
-    }
-}
-
 /// The last two fields are those of a pipe.
 #[derive(Serialize)]
-struct PrintedDescriptor<'f> {
+struct PrintedDescriptor {
     fd: i32,
-    path: Text<'f>,
+    path: Text,
     is_terminal: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     other_end_terminals: Option<Vec<Option<String>>>,
@@ -325,8 +273,8 @@ struct PrintedDescriptor<'f> {
     is_other_end_complete: Option<bool>,
 }
 
-impl<'f> From<&'f Descriptor> for PrintedDescriptor<'f> {
-    fn from(descriptor: &'f Descriptor) -> Self {
+impl From<&Descriptor> for PrintedDescriptor {
+    fn from(descriptor: &Descriptor) -> Self {
         let (other_end_terminals, is_other_end_complete) = match &descriptor.endpoint {
             Endpoint::Pipe { other_end, is_complete } => {
                 (Some(other_end.iter().map(|terminal| terminal.map(terminal_name)).collect()), Some(*is_complete))
@@ -335,7 +283,7 @@ impl<'f> From<&'f Descriptor> for PrintedDescriptor<'f> {
         };
         Self {
             fd: descriptor.fd,
-            path: Text::from(descriptor.path.as_os_str().as_bytes()),
+            path: Text::from(&descriptor.path),
             is_terminal: descriptor.endpoint == Endpoint::Terminal,
             other_end_terminals,
             is_other_end_complete,
@@ -378,13 +326,6 @@ mod tests {
             let descriptor = Descriptor { fd: 1, endpoint, path: PathBuf::from("/x") };
             let json = serde_json::to_string(&PrintedDescriptor::from(&descriptor)).unwrap_or_default();
             assert_eq!(json, format!(r#"{{"fd":1,"path":"/x",{rest}"#));
-        }
-    }
-
-    #[test]
-    fn text_that_is_not_utf8_is_an_array_of_bytes() {
-        for (bytes, expected) in [(&b"a\"b"[..], r#""a\"b""#), (b"a\xff", "[97,255]")] {
-            assert_eq!(serde_json::to_string(&Text::from(bytes)).unwrap_or_default(), expected);
         }
     }
 }

@@ -164,7 +164,7 @@ pub struct Start {
 }
 
 // Allowed before a mode and after it.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Volume {
     /// Suppress all messages except errors
     #[arg(short, long, overrides_with = "verbose")]

@@ -52,9 +52,8 @@ impl Action {
         match self {
             Self::Print(message) => !message.use_stderr(),
             Self::Start(request) => request.print_pid || request.json,
-            Self::List(_) | Self::Log(_) | Self::Check { .. } => true,
+            Self::List(_) | Self::Log(_) | Self::Check { .. } | Self::Init(_) => true,
             Self::Prune(options) => options.dry_run,
-            Self::Init(_) => true,
             Self::Join(_) | Self::Stop(_) | Self::LetGo(_) => false,
         }
     }
@@ -125,31 +124,26 @@ fn refuse_before_mode(command: &Command, matches: &ArgMatches, typed: &Typed) ->
 fn interpret(typed: Typed) -> (Action, Verbosity) {
     let Typed { line: StartLine { start, json: is_json, volume: before, command }, mode } = typed;
     let (action, volume) = match mode {
-        None => (Action::Start(Box::new(to_request(start, command, is_json))), None),
-        Some(Mode::List { all, json, volume }) => {
-            (Action::List(list::Options { all, json: json || is_json }), Some(volume))
-        }
-        Some(Mode::Log { job, follow, lines, volume }) => {
-            (Action::Log(log::Options { job, follow, lines }), Some(volume))
-        }
-        Some(Mode::Join { jobs, volume }) => (Action::Join(jobs), Some(volume)),
+        None => (Action::Start(Box::new(to_request(start, command, is_json))), Volume::default()),
+        Some(Mode::List { all, json, volume }) => (Action::List(list::Options { all, json: json || is_json }), volume),
+        Some(Mode::Log { job, follow, lines, volume }) => (Action::Log(log::Options { job, follow, lines }), volume),
+        Some(Mode::Join { jobs, volume }) => (Action::Join(jobs), volume),
         Some(Mode::Stop { jobs, all, grace, signal, volume }) => {
             let which = if all { stop::Which::All(jobs) } else { stop::Which::Jobs(jobs) };
             let how = signal.map_or(stop::How::End(grace), stop::How::Signal);
-            (Action::Stop(stop::Options { which, how }), Some(volume))
+            (Action::Stop(stop::Options { which, how }), volume)
         }
         Some(Mode::Prune { older_than, dry_run, volume }) => {
-            (Action::Prune(prune::Options { older_than, dry_run }), Some(volume))
+            (Action::Prune(prune::Options { older_than, dry_run }), volume)
         }
         Some(Mode::Pid { wanted, output, name, stay_stopped, volume }) => {
             let after = if stay_stopped { rescue::After::StayStopped } else { rescue::After::Continue };
-            (Action::LetGo(rescue::Request { wanted, output, name, after }), Some(volume))
+            (Action::LetGo(rescue::Request { wanted, output, name, after }), volume)
         }
-        Some(Mode::Check { wanted, json, volume }) => (Action::Check { wanted, json: json || is_json }, Some(volume)),
-        Some(Mode::Init { shell, volume }) => (Action::Init(shell), Some(volume)),
+        Some(Mode::Check { wanted, json, volume }) => (Action::Check { wanted, json: json || is_json }, volume),
+        Some(Mode::Init { shell, volume }) => (Action::Init(shell), volume),
     };
-    let verbosity = volume.as_ref().and_then(to_verbosity).or_else(|| to_verbosity(&before));
-    (action, verbosity.unwrap_or_default())
+    (action, to_verbosity(&volume).or_else(|| to_verbosity(&before)).unwrap_or_default())
 }
 
 fn to_request(start: Start, command: Vec<OsString>, json: bool) -> Request {

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
@@ -16,6 +17,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::init::Shell;
+use crate::jobs;
 use crate::start::Target;
 use crate::sys::signals::Disposition;
 use crate::term::text::is_blank;
@@ -36,28 +38,20 @@ pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
 pub fn parse_signal(text: &str) -> Result<i32, &'static str> {
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let offset = |digits: &str| is_number(digits).then(|| digits.parse::<u8>().ok()).flatten().map(i32::from);
+    let offset = |rest: &str, sign| if rest.is_empty() { Some(0) } else { parse_digits(rest.strip_prefix(sign)?) };
     let number = if let Some(rest) = name.strip_prefix("RTMIN") {
-        if rest.is_empty() {
-            Some(libc::SIGRTMIN())
-        } else {
-            rest.strip_prefix('+').and_then(offset).map(|n| libc::SIGRTMIN() + n)
-        }
+        offset(rest, '+').map(|offset: u8| libc::SIGRTMIN() + i32::from(offset))
     } else if let Some(rest) = name.strip_prefix("RTMAX") {
-        if rest.is_empty() {
-            Some(libc::SIGRTMAX())
-        } else {
-            rest.strip_prefix('-').and_then(offset).map(|n| libc::SIGRTMAX() - n)
-        }
+        offset(rest, '-').map(|offset: u8| libc::SIGRTMAX() - i32::from(offset))
     } else {
-        offset(name).or_else(|| format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32))
+        parse_digits(name).or_else(|| format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32))
     };
     number.filter(|number| (1..=libc::SIGRTMAX()).contains(number)).ok_or("no such signal")
 }
 
 /// A file mode creation mask.
 pub fn parse_umask(text: &str) -> Result<Mode, &'static str> {
-    let bits = is_number(text).then(|| u32::from_str_radix(text, 8).ok()).flatten().filter(|bits| *bits <= 0o777);
+    let bits = u32::from_str_radix(text, 8).ok().filter(|bits| is_digits(text) && *bits <= 0o777);
     bits.map(Mode::from_bits_truncate).ok_or("not an octal number from 0 to 777")
 }
 
@@ -89,7 +83,7 @@ pub fn parse_shell(text: &str) -> Result<Shell, &'static str> {
 
 /// How many lines. Not `+5`: it means something else to tail(1).
 pub fn parse_lines(text: &str) -> Result<u64, &'static str> {
-    is_number(text).then(|| text.parse().ok()).flatten().ok_or("not a number of lines")
+    parse_digits(text).ok_or("not a number of lines")
 }
 
 /// The name of a job, which is listed, and becomes part of the name of its log.
@@ -110,13 +104,18 @@ pub fn parse_file(value: OsString) -> Result<PathBuf, &'static str> {
 
 /// A process, or a process group.
 pub fn parse_pid(text: &str) -> Result<Pid, &'static str> {
-    let number = is_number(text).then(|| text.parse().ok()).flatten().filter(|number| *number > 0);
-    number.map(Pid::from_raw).ok_or("not a PID")
+    jobs::parse_pid(text.as_ref()).ok_or("not a PID")
 }
 
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+/// A number without a sign.
+fn parse_digits<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|_| is_digits(text))
 }
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

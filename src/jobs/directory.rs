@@ -110,8 +110,7 @@ impl StateDirectory {
 
     /// Opens a file of this directory, and never follows a link or waits for the other side of a FIFO.
     pub fn open_file(&self, name: &(impl NixPath + ?Sized), flags: OFlag) -> nix::Result<OwnedFd> {
-        let safe = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        openat(&self.directory, name, flags | safe, OWNER_ALONE)
+        openat(&self.directory, name, flags | SAFELY | OFlag::O_NONBLOCK, OWNER_ALONE)
     }
 
     /// Size, times and kind of the file `name`; `None` when it is gone.
@@ -144,13 +143,7 @@ impl StateDirectory {
     /// Creates the log of process `pid`. `note` is called before each try with the number in the name. Called by the
     /// new process: allocates nothing.
     pub fn create_log(&self, stem: &LogStem, pid: Pid, note: impl Fn(u32)) -> nix::Result<OwnedFd> {
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_EXCL
-            | OFlag::O_APPEND
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_NOCTTY
-            | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_APPEND | SAFELY;
         for number in 1..MOST_LOGS_OF_A_PID {
             note(number);
             match openat(&self.directory, stem.name(pid, number).as_c_str(), flags, OWNER_ALONE) {
@@ -163,6 +156,10 @@ impl StateDirectory {
     }
 }
 
+const DIRECTORY_FLAGS: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+/// How a file of the directory is opened, whatever has been put in its place.
+const SAFELY: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_NOCTTY).union(OFlag::O_CLOEXEC);
+
 /// Whether a file was created or changed since then. The clock of a file system may be a few milliseconds behind.
 pub fn was_changed_since(status: &FileStat, ms: u64) -> bool {
     const CLOCK_ERROR: u64 = 20;
@@ -170,8 +167,6 @@ pub fn was_changed_since(status: &FileStat, ms: u64) -> bool {
     let changed = seconds * 1000 + u64::try_from(status.st_ctime_nsec).unwrap_or(0) / 1_000_000;
     changed + CLOCK_ERROR >= ms
 }
-
-const DIRECTORY_FLAGS: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 impl AsFd for StateDirectory {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -95,16 +95,10 @@ fn wait(job: &Job, directory: &StateDirectory) -> Result<Option<End>, Error> {
     // If it was tracked, the journal has it by now. A detach that watched it in another terminal may be about to record it.
     let until = Instant::now() + if job.state == State::Ended { Duration::ZERO } else { TIME_TO_RECORD };
     loop {
-        let end = read_end(job, directory)?;
+        let end = Contents::read(directory, &job.record.boot_id, drop)?.find_end(*job.id());
         if end.is_some() || job.record.tracker.is_some() || Instant::now() >= until {
             return Ok(end);
         }
         sleep(INTERVAL);
     }
-}
-
-/// What the journal says now.
-fn read_end(job: &Job, directory: &StateDirectory) -> Result<Option<End>, Error> {
-    let folded = Contents::read(directory, &job.record.boot_id)?.fold(drop);
-    Ok(folded.entries.into_iter().find(|entry| entry.id == *job.id()).and_then(|entry| entry.end))
 }

@@ -51,9 +51,11 @@ pub fn list(options: Options, ui: &Ui) -> Result<u8, Error> {
         ui.note("no job has been started yet");
         return Ok(0);
     };
-    let hidden = if options.all { 0 } else { jobs.known.len() - jobs.living().count() }.saturating_sub(ENDED_SHOWN);
-    let oldest_shown = find_oldest_shown(&jobs, hidden);
-    let is_shown = |known: &&Known| known.state != State::Ended || oldest_shown.is_none_or(|it| it <= by_end(known));
+    let mut ended: Vec<_> = jobs.known.iter().filter(|known| known.state == State::Ended).map(by_end).collect();
+    ended.sort_unstable();
+    let hidden = if options.all { 0 } else { ended.len().saturating_sub(ENDED_SHOWN) };
+    let oldest_shown = ended.get(hidden).copied();
+    let is_shown = |known: &&Known| known.state != State::Ended || Some(by_end(known)) >= oldest_shown;
     let shown: Vec<Job> = jobs.known.iter().filter(is_shown).filter_map(|known| jobs.load(known)).collect();
     if shown.is_empty() {
         ui.note("there are no jobs");
@@ -77,16 +79,6 @@ pub fn list(options: Options, ui: &Ui) -> Result<u8, Error> {
 /// The order in which jobs were last heard of.
 fn by_end(known: &Known) -> (usize, (usize, usize)) {
     (known.journal, known.entry.place)
-}
-
-/// The place of the last event of the oldest ended job that is shown; `None` if all are.
-fn find_oldest_shown(jobs: &Jobs, hidden: usize) -> Option<(usize, (usize, usize))> {
-    if hidden == 0 {
-        return None;
-    }
-    let ended = jobs.known.iter().filter(|known| known.state == State::Ended);
-    let mut places: Vec<_> = ended.map(by_end).collect();
-    Some(*places.select_nth_unstable(hidden).1)
 }
 
 /// The size of all logs that belong to no running job.

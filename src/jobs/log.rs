@@ -13,11 +13,11 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::stat::{FileStat, fstat};
+use nix::sys::stat::fstat;
 use nix::unistd::write;
 
 use crate::error::{Error, reason};
-use crate::jobs::record::Destination;
+use crate::jobs::record::{Destination, FileId};
 use crate::jobs::session::{Member, Search, State};
 use crate::jobs::{Choice, Job, Jobs};
 use crate::sys::errno;
@@ -69,7 +69,7 @@ pub fn show(options: &Options, ui: &Ui) -> Result<u8, Error> {
     }
     let default = (options.follow && io::stdout().is_terminal()).then_some(LINES_ON_TERMINAL);
     if let Some(lines) = options.lines.or(default) {
-        skip_to_last_lines(&mut file, lines).map_err(failed)?;
+        skip_to_last_lines(&mut file, lines).map_err(|error| failed(errno(&error)))?;
     }
     let runs = !matches!(job.state, State::Ended | State::Hidden | State::Elsewhere);
     if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
@@ -154,28 +154,29 @@ fn wait_for_more(changes: &Inotify, members: &[Member]) -> nix::Result<()> {
 
 /// Whether stdout goes to `file`: a copy would never come to its end.
 fn is_stdout(file: &File) -> bool {
-    let identity = |status: FileStat| (status.st_dev, status.st_ino);
-    fstat(io::stdout()).is_ok_and(|stdout| fstat(file).is_ok_and(|file| identity(stdout) == identity(file)))
+    fstat(io::stdout()).is_ok_and(|stdout| fstat(file).is_ok_and(|file| FileId::of(&stdout) == FileId::of(&file)))
 }
 
 /// Moves to the beginning of the last lines.
-fn skip_to_last_lines(file: &mut File, lines: u64) -> nix::Result<()> {
-    let mut end = file.metadata().map_err(|error| errno(&error))?.len();
+fn skip_to_last_lines(file: &mut File, lines: u64) -> io::Result<()> {
+    let size = file.metadata()?.len();
+    if lines == 0 {
+        return file.seek(SeekFrom::Start(size)).map(drop);
+    }
     let mut buffer = vec![0; CHUNK];
-    let mut newlines = 0;
-    let mut is_last_byte = true;
+    let mut lines_seen = 0;
+    let mut end = size;
     while end > 0 {
         let length = buffer.len().min(usize::try_from(end).unwrap_or(usize::MAX));
         let begin = end - length as u64;
         let chunk = buffer.get_mut(..length).unwrap_or_default();
-        file.read_exact_at(chunk, begin).map_err(|error| errno(&error))?;
-        for (place, byte) in chunk.iter().enumerate().rev() {
+        file.read_exact_at(chunk, begin)?;
+        for (place, _) in chunk.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            let begin_of_line = begin + place as u64 + 1;
             // The newline at the end of the last line begins no other.
-            newlines += u64::from(*byte == b'\n' && !is_last_byte);
-            is_last_byte = false;
-            if newlines == lines && *byte == b'\n' || lines == 0 {
-                let place = if lines == 0 { end } else { begin + place as u64 + 1 };
-                return file.seek(SeekFrom::Start(place)).map(drop).map_err(|error| errno(&error));
+            lines_seen += u64::from(begin_of_line < size);
+            if lines_seen == lines {
+                return file.seek(SeekFrom::Start(begin_of_line)).map(drop);
             }
         }
         end = begin;

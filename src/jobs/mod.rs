@@ -19,6 +19,7 @@ pub mod stop;
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
+use std::mem::take;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::jobs::directory::StateDirectory;
-use crate::jobs::journal::{Contents, Entry, Folded};
+use crate::jobs::journal::{Contents, Entry};
 use crate::jobs::record::{JobId, Record, Text};
 use crate::jobs::session::{Search, State, find_states};
 use crate::sys::proc;
@@ -130,18 +131,13 @@ pub struct Known {
 /// All jobs of this user, the oldest first.
 pub struct Jobs<'a> {
     pub directory: StateDirectory,
-    journals: Vec<Contents>,
+    /// Their jobs are in `known`.
+    pub journals: Vec<Contents>,
     pub known: Vec<Known>,
     /// The names of the logs in the directory.
     pub logs: Vec<OsString>,
     /// Whether every line of the journals could be read.
     pub is_complete: bool,
-    /// What the journals hold besides jobs: starts that were withdrawn, and ends of jobs that have been removed.
-    pub leftovers: HashSet<JobId>,
-    /// How many lines of the journals are damaged.
-    pub damaged_lines: usize,
-    /// The boots whose journals hold either, or where a prune was killed and has left the old journal.
-    pub untidy_boots: Vec<String>,
     ui: &'a Ui,
 }
 
@@ -171,16 +167,10 @@ impl<'a> Jobs<'a> {
         let boot_id = proc::boot_id().map_err(|errno| Error::step("find the ID of this boot in /proc", errno))?;
         let host = Text::from(&gethostname().unwrap_or_default());
 
-        let mut jobs = Self {
-            directory,
-            journals: Vec::new(),
-            known: Vec::new(),
-            logs: Vec::new(),
-            is_complete: true,
-            leftovers: HashSet::new(),
-            damaged_lines: 0,
-            untidy_boots: Vec::new(),
-            ui,
+        let mut is_complete = true;
+        let mut warn = |error| {
+            ui.warn(error);
+            is_complete = false;
         };
         let mut boots = Contents::boots_in(&names);
         // A prune may have renamed the journal while the names were read.
@@ -189,34 +179,20 @@ impl<'a> Jobs<'a> {
         }
         let mut journals = Vec::new();
         for boot in boots {
-            let contents = match Contents::read(&jobs.directory, &boot) {
-                Ok(contents) => contents,
-                Err(error) => {
-                    ui.warn(error);
-                    jobs.is_complete = false;
-                    continue;
-                }
-            };
-            let Folded { mut entries, leftovers, damaged_lines } = contents.fold(|error| {
-                ui.warn(error);
-                jobs.is_complete = false;
-            });
-            entries.sort_unstable_by_key(|entry| (entry.id.start_time, entry.id.started_at_ms, entry.id.pid));
-            if !leftovers.is_empty() || damaged_lines > 0 || contents.is_moved_aside() {
-                jobs.untidy_boots.push(boot);
+            match Contents::read(&directory, &boot, &mut warn) {
+                Ok(contents) => journals.push(contents),
+                Err(error) => warn(error),
             }
-            jobs.damaged_lines += damaged_lines;
-            jobs.leftovers.extend(leftovers);
-            journals.push((contents, entries));
         }
         // The clock may have been wrong in an earlier boot, but this one is the newest.
-        journals.sort_by_key(|(contents, entries)| {
-            (contents.boot_id == boot_id, entries.iter().map(|entry| entry.id.started_at_ms).max())
+        journals.sort_by_key(|contents| {
+            (contents.boot_id == boot_id, contents.entries.iter().map(|entry| entry.id.started_at_ms).max())
         });
-        let (contents, events): (Vec<_>, Vec<_>) = journals.into_iter().unzip();
-        jobs.journals = contents;
-        for (journal, (contents, entries)) in jobs.journals.iter().zip(events).enumerate() {
+        let mut known = Vec::new();
+        for (journal, contents) in journals.iter_mut().enumerate() {
             let is_this_boot = contents.boot_id == boot_id;
+            let mut entries = take(&mut contents.entries);
+            entries.sort_unstable_by_key(|entry| (entry.id.start_time, entry.id.started_at_ms, entry.id.pid));
             for entry in entries {
                 let is_elsewhere = if is_this_boot {
                     entry.id.pid_namespace != Some(pid_namespace)
@@ -228,25 +204,14 @@ impl<'a> Jobs<'a> {
                 // The end of its first process says nothing about the others.
                 let may_run = is_elsewhere && entry.session_ended_at_ms.is_none();
                 let state = if may_run { State::Elsewhere } else { State::Ended };
-                jobs.known.push(Known { journal, entry, state, is_visible });
+                known.push(Known { journal, entry, state, is_visible });
             }
         }
         // After the journals: a job that was started meanwhile would seem to have ended.
-        let visible = || jobs.known.iter().filter(|known| known.is_visible);
-        let states = find_states(visible().map(|known| &known.entry)).map_err(Error::proc)?;
-        for (known, state) in jobs.known.iter_mut().filter(|known| known.is_visible).zip(states) {
-            known.state = state;
-        }
-        // Where PIDs are few, two jobs can have one PID in one tick: then the older one has ended.
-        let mut living = HashSet::new();
-        for known in jobs.known.iter_mut().rev().filter(|known| known.is_visible && known.state != State::Ended) {
-            if !living.insert((known.entry.id.pid, known.entry.id.start_time)) {
-                known.state = State::Ended;
-            }
-        }
+        find_running(&mut known)?;
         let is_log = |name: &OsString| name.as_encoded_bytes().ends_with(b".log");
-        jobs.logs = names.into_iter().filter(is_log).collect();
-        Ok(jobs)
+        let logs = names.into_iter().filter(is_log).collect();
+        Ok(Self { directory, journals, known, logs, is_complete, ui })
     }
 
     /// Like [`Jobs::find`], to look for the job `wanted`.
@@ -267,11 +232,6 @@ impl<'a> Jobs<'a> {
         }
     }
 
-    /// The boots that have a journal, in the order of `Known::journal`.
-    pub fn boots(&self) -> impl Iterator<Item = &str> {
-        self.journals.iter().map(|contents| contents.boot_id.as_str())
-    }
-
     /// The jobs that have not ended.
     pub fn living(&self) -> impl DoubleEndedIterator<Item = &Known> {
         self.known.iter().filter(|known| known.state != State::Ended)
@@ -285,15 +245,13 @@ impl<'a> Jobs<'a> {
             return newest.ok_or_else(|| no_job(None));
         };
         let pid = parse_pid(wanted);
-        let has_pid = |known: &Known| Some(known.entry.id.pid) == pid;
-        let mut matching: Vec<&Known> = self.known.iter().filter(|known| has_pid(known)).collect();
+        let mut matching: Vec<&Known> = self.known.iter().filter(|known| Some(known.entry.id.pid) == pid).collect();
         if matching.is_empty() {
             matching = self.named(wanted).collect();
         }
-        let mut is_part = false;
         // A number that is no PID of a job would mean a port, a duration or whatever else a command line has.
-        if matching.is_empty() && pid.is_none() {
-            is_part = true;
+        let is_part = matching.is_empty() && pid.is_none();
+        if is_part {
             matching = self.with_part_of_command_line(wanted);
         }
         let living: Vec<&Known> = matching.iter().copied().filter(|known| known.state != State::Ended).collect();
@@ -355,6 +313,23 @@ impl<'a> Jobs<'a> {
         Error::new(format!("cannot {verb} {}: several jobs match: {shown}{more}", quote(wanted)))
             .with_hint("use the PID of one of them")
     }
+}
+
+/// Finds out what has become of those jobs whose processes can be seen.
+fn find_running(known: &mut [Known]) -> Result<(), Error> {
+    let entries = known.iter().filter(|known| known.is_visible).map(|known| &known.entry);
+    let states = find_states(entries).map_err(Error::proc)?;
+    for (known, state) in known.iter_mut().filter(|known| known.is_visible).zip(states) {
+        known.state = state;
+    }
+    // Where PIDs are few, two jobs can have one PID in one tick: then the older one has ended.
+    let mut living = HashSet::new();
+    for known in known.iter_mut().rev().filter(|known| known.is_visible && known.state != State::Ended) {
+        if !living.insert((known.entry.id.pid, known.entry.id.start_time)) {
+            known.state = State::Ended;
+        }
+    }
+    Ok(())
 }
 
 /// The PIDs of the processes to check: the process or job that `wanted` means, else the newest running job. If the

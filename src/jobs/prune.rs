@@ -47,7 +47,8 @@ pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
     let logs = pruning.choose_logs(&removed.iter().map(|known| known.entry.id).collect());
     let bytes = logs.iter().filter_map(|log| jobs.directory.status(log)).map(|log| log.st_size.unsigned_abs()).sum();
     let jobs_removed = if removed.len() == 1 { "1 ended job" } else { &format!("{} ended jobs", removed.len()) };
-    let damaged = match jobs.damaged_lines {
+    let damaged_lines = jobs.journals.iter().map(|journal| journal.damaged_lines).sum();
+    let damaged = match damaged_lines {
         0 => String::new(),
         1 => ", and 1 damaged line".to_owned(),
         lines => format!(", and {lines} damaged lines"),
@@ -64,7 +65,7 @@ pub fn prune(options: &Options, ui: &Ui) -> Result<u8, Error> {
         }
     }
     compact_journals(&jobs, &removed, &lock)?;
-    if removed.is_empty() && logs.is_empty() && jobs.damaged_lines == 0 {
+    if removed.is_empty() && logs.is_empty() && damaged_lines == 0 {
         note_nothing(options, ui);
     } else {
         ui.note(format!("removed {what}"));
@@ -90,12 +91,11 @@ fn compact_journals(jobs: &Jobs, removed: &[&Known], lock: &PruneLock) -> Result
     let mut ids: HashSet<JobId> = removed.iter().map(|known| known.entry.id).collect();
     // A line that cannot be read may be the start of a job whose end only seems to be a leftover.
     if jobs.is_complete {
-        ids.extend(&jobs.leftovers);
+        ids.extend(jobs.journals.iter().flat_map(|journal| &journal.leftovers));
     }
-    for (number, boot) in jobs.boots().enumerate() {
-        let is_untidy = jobs.untidy_boots.iter().any(|untidy| untidy == boot);
-        if is_untidy || removed.iter().any(|known| known.journal == number) {
-            compact(&jobs.directory, boot, &ids, lock)?;
+    for (number, journal) in jobs.journals.iter().enumerate() {
+        if journal.is_untidy() || removed.iter().any(|known| known.journal == number) {
+            compact(&jobs.directory, &journal.boot_id, &ids, lock)?;
         }
     }
     Ok(())

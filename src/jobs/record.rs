@@ -2,12 +2,13 @@
 //! those of the journal, except for the few that all jobs of a boot or a directory share.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use nix::sys::stat::FileStat;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -43,16 +44,8 @@ pub struct Process<T = String> {
     pub session: Pid,
     /// The name of the job's log in the state directory.
     pub log: Option<T>,
-    pub tracker: Option<Tracker>,
-}
-
-/// The process that waits for the end of the command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tracker {
-    #[serde(with = "Number")]
-    pub pid: Pid,
-    /// In clock ticks after boot.
-    pub start_time: u64,
+    /// The process that waits for the end of the command.
+    pub tracker: Option<ProcessId>,
 }
 
 /// What is known of a job that was running already when detach let go of it.
@@ -70,7 +63,7 @@ pub struct Rescue {
     /// The file that its output goes to; absent for /dev/null.
     pub output: Option<FileId>,
     /// The processes that were let go of.
-    pub members: Vec<RescuedProcess>,
+    pub members: Vec<ProcessId>,
 }
 
 /// A file, wherever its name has gone.
@@ -80,9 +73,9 @@ pub struct FileId {
     pub inode: u64,
 }
 
-/// A process that was let go of.
+/// A process, whatever its PID means later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RescuedProcess {
+pub struct ProcessId {
     #[serde(with = "Number")]
     pub pid: Pid,
     /// In clock ticks after boot.
@@ -154,7 +147,7 @@ pub struct Record {
     pub unit: Option<String>,
     #[serde(with = "Number")]
     pub session: Pid,
-    pub tracker: Option<Tracker>,
+    pub tracker: Option<ProcessId>,
     /// Absent for a job that detach has started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rescue: Option<Rescue>,
@@ -189,7 +182,7 @@ enum TextInJson {
 /// How serde reads and writes a PID.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Pid")]
-struct Number(#[serde(getter = "to_number")] i32);
+pub struct Number(#[serde(getter = "to_number")] i32);
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
 fn to_number(pid: &Pid) -> i32 {
@@ -234,6 +227,12 @@ impl Record {
     /// Where stdout and stderr go.
     pub fn output(&self) -> [&Destination; 2] {
         [&self.stdout, &self.stderr]
+    }
+}
+
+impl FileId {
+    pub fn of(status: &FileStat) -> Self {
+        Self { device: status.st_dev, inode: status.st_ino }
     }
 }
 
@@ -291,6 +290,10 @@ impl Text {
         &self.0
     }
 
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     pub fn as_path(&self) -> &Path {
         Path::new(&self.0)
     }
@@ -337,8 +340,6 @@ pub fn to_line(value: &impl Serialize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::ffi::OsStrExt;
-
     use super::*;
 
     #[test]

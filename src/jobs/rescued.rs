@@ -6,12 +6,12 @@
 //! afterwards only those that have the output of the job open. When in doubt, a process is not of the job.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 
+use nix::sys::stat::stat;
 use nix::unistd::{Pid, getpgid};
 
 use crate::jobs::belonging::Belonging;
-use crate::jobs::record::{FileId, Rescue, RescuedProcess};
+use crate::jobs::record::{FileId, ProcessId, Rescue};
 use crate::sys::proc::Stat;
 
 /// Whether a process may belong to the job, as far as is known without its /proc/PID/stat.
@@ -23,7 +23,7 @@ pub fn may_have(rescue: &Rescue, pid: Pid, session: Pid) -> bool {
 /// Whether a process belongs to the job.
 pub fn judge(rescue: &Rescue, pid: Pid, stat: &Stat) -> Belonging {
     let is_in_group = (stat.group, stat.session) == (rescue.group, rescue.session);
-    if rescue.members.contains(&RescuedProcess { pid, start_time: stat.start_time }) {
+    if rescue.members.contains(&ProcessId { pid, start_time: stat.start_time }) {
         if is_in_group { Belonging::Certain } else { Belonging::CertainAlone }
     } else if !is_in_group || stat.terminal != 0 {
         Belonging::No
@@ -37,6 +37,5 @@ pub fn judge(rescue: &Rescue, pid: Pid, stat: &Stat) -> Belonging {
 /// Whether a process has this file open.
 fn has_open(pid: Pid, file: FileId) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    let is_it = |metadata: fs::Metadata| FileId { device: metadata.dev(), inode: metadata.ino() } == file;
-    entries.flatten().any(|entry| fs::metadata(entry.path()).is_ok_and(is_it))
+    entries.flatten().any(|entry| stat(&entry.path()).is_ok_and(|status| FileId::of(&status) == file))
 }

@@ -307,15 +307,11 @@ fn find_members(jobs: &[&Job], census: &mut Census) -> nix::Result<Vec<Member>> 
             found.push((Member { job: number, group: stat.group, start_time: stat.start_time, process }, belonging));
         }
     }
-    let mut is_held = vec![false; jobs.len()];
-    for (member, _) in found.iter().filter(|(_, belonging)| *belonging == Belonging::Certain) {
-        if let Some(is_held) = is_held.get_mut(member.job) {
-            *is_held = *is_held || !member.process.has_ended();
-        }
-    }
-    let counts = |(member, belonging): (Member, Belonging)| {
-        belonging.counts(is_held.get(member.job) == Some(&true)).then_some(member)
-    };
+    let certain =
+        found.iter().filter(|(member, belonging)| *belonging == Belonging::Certain && !member.process.has_ended());
+    let held: HashSet<usize> = certain.map(|(member, _)| member.job).collect();
+    let counts =
+        |(member, belonging): (Member, Belonging)| belonging.counts(held.contains(&member.job)).then_some(member);
     Ok(found.into_iter().filter_map(counts).collect())
 }
 

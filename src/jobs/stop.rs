@@ -12,7 +12,7 @@ use nix::libc;
 use nix::unistd::Pid;
 
 use crate::error::{Error, FAILED, reason};
-use crate::jobs::session::{MOST_LOOKS, Search, State, find_departed, wait_for_end};
+use crate::jobs::session::{MOST_LOOKS, Member, Search, State, find_departed, wait_for_end};
 use crate::jobs::{Choice, Job, Jobs, parse_pid};
 use crate::term::format::{show_duration, signal_name};
 use crate::term::text::quote;
@@ -236,22 +236,15 @@ fn signal(job: &Job, reach: Reach, signal: i32) -> nix::Result<Sent> {
         let members = search.look()?;
         let command =
             members.iter().find(|member| (member.process.pid, member.start_time) == (job.pid(), job.id().start_time));
+        // At once, where the kernel can do that: so no fork of the group slips through. Where it cannot, or may not, the
+        // processes get it one by one.
         let is_first_look = known.is_empty();
-        let mut is_new = false;
-        // At once, where the kernel can do that: so no fork of the group slips through.
-        let has_group = match command.filter(|_| is_first_look).map(|command| command.process.signal_group(signal)) {
-            Some(Ok(())) => true,
-            Some(Err(errno @ Errno::EPERM)) => {
-                refusal = Some(errno);
-                false
-            }
-            _ => false,
-        };
+        let has_group = is_first_look && command.is_some_and(|it| it.process.signal_group(signal).is_ok());
         is_sent |= has_group;
-        let is_meant = |group: Pid, pid: Pid| {
-            reach == Reach::Session || command.is_none() || group == job.group() || pid == job.pid()
-        };
-        for member in members.iter().filter(|member| is_meant(member.group, member.process.pid)) {
+        let is_all_meant = reach == Reach::Session || command.is_none();
+        let is_meant = |it: &&Member| is_all_meant || it.group == job.group() || it.process.pid == job.pid();
+        let mut is_new = false;
+        for member in members.iter().filter(is_meant) {
             if !known.insert((member.process.pid, member.start_time)) {
                 continue;
             }
@@ -272,7 +265,7 @@ fn signal(job: &Job, reach: Reach, signal: i32) -> nix::Result<Sent> {
     // As with kill(2) and a group: one process that could be signalled is enough.
     match refusal {
         Some(errno) if !is_sent => Err(errno),
-        _ if is_sent || !known.is_empty() => Ok(Sent::ToSome),
+        _ if !known.is_empty() => Ok(Sent::ToSome),
         _ if search.is_conclusive() => Ok(Sent::ToNone),
         _ => Ok(Sent::Unclear),
     }

@@ -18,7 +18,7 @@ use crate::error::{Error, reason};
 use crate::jobs::directory::{LogStem, StateDirectory};
 use crate::jobs::journal::Journal;
 use crate::jobs::record::{
-    Destination, FileId, JobId, Process, Record, Rescue, RescuedProcess, Start, Stream, Text, describe_output,
+    Destination, FileId, JobId, Process, ProcessId, Record, Rescue, Start, Stream, Text, describe_output,
 };
 use crate::jobs::{Job, Jobs, name};
 use crate::rescue::Request;
@@ -250,8 +250,8 @@ impl Leads {
     }
 }
 
-fn identity(member: &Member) -> RescuedProcess {
-    RescuedProcess { pid: member.pid, start_time: member.stat.start_time }
+fn identity(member: &Member) -> ProcessId {
+    ProcessId { pid: member.pid, start_time: member.stat.start_time }
 }
 
 impl Draft<'_> {

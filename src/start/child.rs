@@ -18,7 +18,7 @@ use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, chdir, setpgid, setsid};
 
-use crate::jobs::record::{JobId, Process, Tracker};
+use crate::jobs::record::{JobId, Process, ProcessId};
 use crate::start::pidfile::HeldPidFile;
 use crate::start::plan::{Place, Plan};
 use crate::start::report::{GivenUp, Report, Role, Step};
@@ -85,7 +85,7 @@ impl<'a> Child<'a> {
         check(set_child_subreaper(true), Step::Subreaper)?;
         self.note(Step::Track, Some(session));
         if let Some(start_time) = own_start_time(&made) {
-            self.report.tracker.set(Tracker { pid: Pid::this(), start_time });
+            self.report.tracker.set(ProcessId { pid: Pid::this(), start_time });
         }
         let begin = time_since_boot();
         check(self.make_command(), Step::Fork)?;

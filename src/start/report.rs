@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::jobs::record::{JobId, Process, Record, Tracker};
+use crate::jobs::record::{JobId, Process, ProcessId, Record};
 use crate::start::command::Refusal;
 use crate::start::pidfile::Fault;
 use crate::start::plan::{Place, Plan};
@@ -44,7 +44,7 @@ pub struct Report {
     /// The identity of the job: the process that is to become the command.
     pub job: Once<JobId>,
     pub session: Once<Pid>,
-    pub tracker: Once<Tracker>,
+    pub tracker: Once<ProcessId>,
     /// The number in the name of the log that was made, or was about to be; 0 for none.
     pub log: AtomicU32,
     /// Whether a pidfile was made or taken, or was about to be.

@@ -12,6 +12,7 @@ use nix::sys::signal::{kill, killpg};
 use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, read};
+use serde::Serialize;
 
 use crate::sys::errno;
 
@@ -217,8 +218,9 @@ impl SignalSet {
 }
 
 /// What a process does with a signal: signal(7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handling {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Disposition {
     Default,
     Ignored,
     /// It has a handler, or the signal is blocked and may be accepted with sigwait(3) or signalfd(2).
@@ -239,13 +241,13 @@ pub struct Status {
 
 impl Status {
     /// What it does with signal `number`.
-    pub fn disposition(&self, number: i32) -> Handling {
+    pub fn disposition(&self, number: i32) -> Disposition {
         if self.ignored.contains(number) {
-            Handling::Ignored
+            Disposition::Ignored
         } else if self.caught.contains(number) || self.blocked.contains(number) {
-            Handling::Caught
+            Disposition::Caught
         } else {
-            Handling::Default
+            Disposition::Default
         }
     }
 }
@@ -397,9 +399,9 @@ mod tests {
         assert_eq!(parse_status(b"Name:\tkthreadd\n"), None);
         assert!(expected.ignored.contains(3) && expected.ignored.contains(64) && !expected.ignored.contains(1));
         assert_eq!(expected.ignored.numbers().collect::<Vec<_>>(), [2, 3, 64]);
-        assert_eq!(expected.disposition(1), Handling::Caught);
-        assert_eq!(expected.disposition(9), Handling::Default);
-        assert_eq!(expected.disposition(2), Handling::Ignored);
+        assert_eq!(expected.disposition(1), Disposition::Caught);
+        assert_eq!(expected.disposition(9), Disposition::Default);
+        assert_eq!(expected.disposition(2), Disposition::Ignored);
     }
 
     #[test]

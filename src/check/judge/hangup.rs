@@ -10,20 +10,18 @@ use nix::libc;
 use super::{Outcome, describe_process};
 use crate::check::facts::{Facts, OtherProcess};
 use crate::check::table::JobTable;
-use crate::sys::proc::{Handling, terminal_name};
+use crate::sys::proc::{Disposition, terminal_name};
 
 /// When the first process of a PID namespace ends, the kernel kills all others in it: pid_namespaces(7).
-fn judge_foreign_namespace(facts: &Facts) -> Option<(Outcome, String)> {
-    let fact = "it is in another PID namespace, and is killed when the first process of that namespace ends";
-    (!facts.is_in_this_namespace).then(|| (Outcome::Perhaps, fact.into()))
-}
+const FOREIGN_NAMESPACE: &str =
+    "it is in another PID namespace, and is killed when the first process of that namespace ends";
 
 /// What a signal that is sent to the process does to it.
 fn judge_signal(facts: &Facts, signal: i32) -> Outcome {
-    match facts.handling(signal) {
-        Handling::Ignored => Outcome::Survives,
-        Handling::Caught => Outcome::Perhaps,
-        Handling::Default => Outcome::Ends,
+    match facts.disposition(signal) {
+        Disposition::Ignored => Outcome::Survives,
+        Disposition::Caught => Outcome::Perhaps,
+        Disposition::Default => Outcome::Ends,
     }
 }
 
@@ -33,19 +31,19 @@ fn judge_hangup(facts: &Facts) -> Outcome {
 
 /// What SIGHUP does to the process, after "SIGHUP" and a comma.
 fn describe_hangup(facts: &Facts) -> &'static str {
-    match facts.handling(libc::SIGHUP) {
-        Handling::Ignored => "which it ignores",
-        Handling::Caught => "which it catches",
-        Handling::Default => "which terminates it",
+    match facts.disposition(libc::SIGHUP) {
+        Disposition::Ignored => "which it ignores",
+        Disposition::Caught => "which it catches",
+        Disposition::Default => "which terminates it",
     }
 }
 
 /// The same as a clause of its own, for sentences whose subject is a shell.
 fn state_hangup(facts: &Facts) -> &'static str {
-    match facts.handling(libc::SIGHUP) {
-        Handling::Ignored => "this process ignores SIGHUP",
-        Handling::Caught => "this process catches SIGHUP",
-        Handling::Default => "SIGHUP terminates this process",
+    match facts.disposition(libc::SIGHUP) {
+        Disposition::Ignored => "this process ignores SIGHUP",
+        Disposition::Caught => "this process catches SIGHUP",
+        Disposition::Default => "SIGHUP terminates this process",
     }
 }
 
@@ -53,54 +51,36 @@ fn state_hangup(facts: &Facts) -> &'static str {
 /// do job control and so are not in the process group of the job; any other handler may do anything. A leader that
 /// ignores SIGHUP may still end, because its input does.
 fn judge_leader(leader: &OtherProcess, facts: &Facts) -> Outcome {
-    let exits_on_hangup = [&b"bash"[..], b"fish", b"zsh"].contains(&leader.name.as_slice());
+    let exits_on_hangup = matches!(leader.name.as_bytes(), b"bash" | b"fish" | b"zsh");
     match leader.hangup {
-        Handling::Default => Outcome::Ends,
-        Handling::Caught if exits_on_hangup && leader.group != facts.stat.group => Outcome::Ends,
-        Handling::Caught | Handling::Ignored => Outcome::Perhaps,
-    }
-}
-
-/// What a shell does to the process group of the process, as far as the shell itself has said it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
-    Nothing,
-    /// It is not in the job table: it was disowned, or is a job of no shell.
-    NoJob,
-    /// It is a job, but none is sent SIGHUP.
-    JobsAreSpared,
-    /// It is a job, and bash may have marked it with `disown -h`.
-    MayBeMarked,
-    IsHungUp,
-}
-
-fn ask_table(facts: &Facts, hangs_up: fn(&JobTable) -> bool) -> Said {
-    match &facts.table {
-        None => Said::Nothing,
-        Some(table) if !table.has_job(facts.stat.group) => Said::NoJob,
-        Some(table) if !hangs_up(table) => Said::JobsAreSpared,
-        Some(table) if !table.is_exact => Said::MayBeMarked,
-        Some(_) => Said::IsHungUp,
+        Disposition::Default => Outcome::Ends,
+        Disposition::Caught if exits_on_hangup && leader.group != facts.stat.group => Outcome::Ends,
+        Disposition::Caught | Disposition::Ignored => Outcome::Perhaps,
     }
 }
 
 /// What happens to the process when its shell, which is called `name`, sends SIGHUP to its jobs. `None` if the shell has
-/// said nothing. `event` is when it does so; `setting` is what spares the jobs.
-fn judge_as_said(facts: &Facts, said: Said, name: &str, event: &str, setting: &str) -> Option<(Outcome, String)> {
-    let hangup = state_hangup(facts);
-    Some(match said {
-        Said::Nothing => return None,
-        Said::NoJob => {
-            (Outcome::Survives, format!("{name} sends SIGHUP only to its jobs, and this is not one of them"))
-        }
-        Said::JobsAreSpared => {
-            (Outcome::Survives, format!("{name} does not send SIGHUP to its jobs {event}: {setting}"))
-        }
-        Said::MayBeMarked => (
-            judge_hangup(facts).min(Outcome::Perhaps),
-            format!("{name} sends SIGHUP to this job {event}, unless 'disown -h' has marked it; {hangup}"),
-        ),
-        Said::IsHungUp => (judge_hangup(facts), format!("{name} sends SIGHUP to this job {event}; {hangup}")),
+/// said nothing. `event` is when it does so, and `hangs_up` whether it says that it does; `setting` is what spares the
+/// jobs.
+fn judge_as_said(
+    facts: &Facts,
+    hangs_up: fn(&JobTable) -> bool,
+    name: &str,
+    event: &str,
+    setting: &str,
+) -> Option<(Outcome, String)> {
+    let table = facts.table.as_ref()?;
+    let (outcome, hangup) = (judge_hangup(facts), state_hangup(facts));
+    Some(if !table.has_job(facts.stat.group) {
+        // It was disowned, or is a job of no shell.
+        (Outcome::Survives, format!("{name} sends SIGHUP only to its jobs, and this is not one of them"))
+    } else if !hangs_up(table) {
+        (Outcome::Survives, format!("{name} does not send SIGHUP to its jobs {event}: {setting}"))
+    } else if !table.is_exact {
+        let fact = format!("{name} sends SIGHUP to this job {event}, unless 'disown -h' has marked it; {hangup}");
+        (outcome.min(Outcome::Perhaps), fact)
+    } else {
+        (outcome, format!("{name} sends SIGHUP to this job {event}; {hangup}"))
     })
 }
 
@@ -111,7 +91,7 @@ fn judge_orphaning(facts: &Facts, shell: &OtherProcess) -> (Outcome, String) {
     let (name, hangup) = (describe_process(shell), describe_hangup(facts));
     let mut fact = format!("it is stopped; when {name} ends and orphans it, the kernel will send it SIGHUP, {hangup}");
     let is_job = facts.table.as_ref().is_none_or(|table| table.has_job(facts.stat.group));
-    if shell.name == b"bash" && is_job && outcome == Outcome::Survives {
+    if shell.name.as_bytes() == b"bash" && is_job && outcome == Outcome::Survives {
         outcome = judge_signal(facts, libc::SIGTERM);
         fact += ", and bash will send it SIGTERM";
     }
@@ -120,10 +100,9 @@ fn judge_orphaning(facts: &Facts, shell: &OtherProcess) -> (Outcome, String) {
 
 /// What happens to the process when its terminal closes, and why.
 pub fn judge_terminal_closing(facts: &Facts) -> (Outcome, String) {
-    judge_foreign_namespace(facts).unwrap_or_else(|| judge_terminal_closing_here(facts))
-}
-
-fn judge_terminal_closing_here(facts: &Facts) -> (Outcome, String) {
+    if !facts.is_in_this_namespace {
+        return (Outcome::Perhaps, FOREIGN_NAMESPACE.into());
+    }
     if !facts.has_terminal() {
         return (Outcome::Survives, "it has no controlling terminal, so nothing sends it SIGHUP".into());
     }
@@ -152,10 +131,9 @@ fn judge_terminal_closing_here(facts: &Facts) -> (Outcome, String) {
         }
         Some(shell) if may_forward_hangup(shell) => {
             let (name, hangup) = (describe_process(shell), state_hangup(facts));
-            let said = ask_table(facts, |table| table.hangs_up_on_close);
-            if let Some((outcome, fact)) =
-                judge_as_said(facts, said, &name, "when the terminal closes", "NO_HUP is set")
-            {
+            let event = "when the terminal closes";
+            let said = judge_as_said(facts, |table| table.hangs_up_on_close, &name, event, "NO_HUP is set");
+            if let Some((outcome, fact)) = said {
                 // Another shell, which leads the session, need not end, or not end this one.
                 let most = if shell.pid == facts.stat.session { leader_end } else { Outcome::Perhaps };
                 return (outcome.min(most), fact);
@@ -169,15 +147,14 @@ fn judge_terminal_closing_here(facts: &Facts) -> (Outcome, String) {
 
 /// Whether a shell sends its jobs the SIGHUP that it receives.
 fn may_forward_hangup(shell: &OtherProcess) -> bool {
-    !matches!(shell.name.as_slice(), b"busybox" | b"dash" | b"tcsh")
+    !matches!(shell.name.as_bytes(), b"busybox" | b"dash" | b"tcsh")
 }
 
 /// What happens to the process when its shell exits, and why.
 pub fn judge_shell_exit(facts: &Facts) -> (Outcome, String) {
-    judge_foreign_namespace(facts).unwrap_or_else(|| judge_shell_exit_here(facts))
-}
-
-fn judge_shell_exit_here(facts: &Facts) -> (Outcome, String) {
+    if !facts.is_in_this_namespace {
+        return (Outcome::Perhaps, FOREIGN_NAMESPACE.into());
+    }
     let hangup = judge_hangup(facts);
     if facts.is_in_foreground() && !facts.is_session_leader() {
         let effect = describe_hangup(facts);
@@ -197,12 +174,13 @@ fn judge_shell_exit_here(facts: &Facts) -> (Outcome, String) {
     if !may_forward_hangup(shell) {
         return (Outcome::Survives, format!("{name} does not signal its jobs when it exits"));
     }
-    let setting = if shell.name == b"bash" { "it is not a login shell with huponexit set" } else { "NO_HUP is set" };
-    let said = ask_table(facts, |table| table.hangs_up_on_exit);
-    if let Some(judgement) = judge_as_said(facts, said, &name, "when it exits", setting) {
+    let setting =
+        if shell.name.as_bytes() == b"bash" { "it is not a login shell with huponexit set" } else { "NO_HUP is set" };
+    let said = judge_as_said(facts, |table| table.hangs_up_on_exit, &name, "when it exits", setting);
+    if let Some(judgement) = said {
         return judgement;
     }
-    let action = match shell.name.as_slice() {
+    let action = match shell.name.as_bytes() {
         b"bash" => "sends SIGHUP to its jobs on exit if it is a login shell with huponexit set",
         b"zsh" => "sends SIGHUP to its jobs on exit unless NO_HUP is set or they are disowned",
         b"fish" => "sends SIGHUP to its jobs on exit unless they are disowned",

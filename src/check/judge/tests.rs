@@ -42,7 +42,7 @@ fn safe() -> Facts {
     }
 }
 
-fn process(name: &str, hangup: Handling) -> OtherProcess {
+fn process(name: &str, hangup: Disposition) -> OtherProcess {
     OtherProcess { pid: Pid::from_raw(50), name: name.into(), group: Pid::from_raw(50), hangup }
 }
 
@@ -52,7 +52,7 @@ fn job_of(shell: &str) -> Facts {
     facts.stat.session = Pid::from_raw(50);
     facts.stat.terminal = PTS;
     facts.stat.foreground = Pid::from_raw(50);
-    let hangup = if shell == "dash" { Handling::Default } else { Handling::Caught };
+    let hangup = if shell == "dash" { Disposition::Default } else { Disposition::Caught };
     facts.leader = Some(process(shell, hangup));
     facts.shell = facts.leader.clone();
     facts
@@ -70,13 +70,13 @@ fn stopped(mut facts: Facts) -> Facts {
 
 /// The job belongs to a shell that another shell has started.
 fn nested(mut facts: Facts) -> Facts {
-    facts.shell = Some(OtherProcess { pid: Pid::from_raw(60), ..process("bash", Handling::Caught) });
+    facts.shell = Some(OtherProcess { pid: Pid::from_raw(60), ..process("bash", Disposition::Caught) });
     facts
 }
 
 /// It is in the process group of a shell that leads the session and runs a script.
 fn of_script(mut facts: Facts) -> Facts {
-    facts.leader = Some(OtherProcess { group: facts.stat.group, ..process("dash", Handling::Caught) });
+    facts.leader = Some(OtherProcess { group: facts.stat.group, ..process("dash", Disposition::Caught) });
     facts.shell = None;
     facts
 }
@@ -182,20 +182,20 @@ fn terminal_closing_and_shell_exit_depend_on_what_sends_hangups() {
         ("foreground, ignores", in_foreground(with_signals(job_of("dash"), HUP, 0, 0)), Survives, Survives),
         (
             "foreground of a leader that ignores",
-            in_foreground(led_by(job_of("bash"), Some(process("bash", Handling::Ignored)))),
+            in_foreground(led_by(job_of("bash"), Some(process("bash", Disposition::Ignored)))),
             Perhaps,
             Ends,
         ),
         (
             "foreground of a program that catches",
-            in_foreground(led_by(job_of("bash"), Some(process("make", Handling::Caught)))),
+            in_foreground(led_by(job_of("bash"), Some(process("make", Disposition::Caught)))),
             Perhaps,
             Ends,
         ),
         ("in another namespace", Facts { is_in_this_namespace: false, ..safe() }, Perhaps, Perhaps),
         (
             "foreground of a dash with a trap",
-            in_foreground(led_by(job_of("dash"), Some(process("dash", Handling::Caught)))),
+            in_foreground(led_by(job_of("dash"), Some(process("dash", Disposition::Caught)))),
             Perhaps,
             Ends,
         ),
@@ -363,7 +363,7 @@ fn logout_depends_on_control_group_and_settings() {
 fn sharing_a_control_group_with_a_terminal_emulator_is_bad_under_oomd() {
     let manager = ServiceManager { is_systemd_running: true, is_oomd_running: true, ..ServiceManager::default() };
     let with_oomd = || Facts { manager: manager.clone(), ..safe() };
-    let shared = Facts { emulators: vec![process("xterm", Handling::Default)], ..with_oomd() };
+    let shared = Facts { emulators: vec![process("xterm", Disposition::Default)], ..with_oomd() };
     for (facts, expected) in [
         (safe(), Grade::Good),
         (with_oomd(), Grade::Good),
