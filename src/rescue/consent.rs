@@ -14,10 +14,9 @@ use nix::errno::Errno;
 use nix::unistd::{Pid, geteuid};
 
 use crate::error::reason;
-use crate::rescue::job::list_threads;
 use crate::rescue::processor::IS_SUPPORTED;
 use crate::sys::errno;
-use crate::sys::proc::{self, Stat, status_field};
+use crate::sys::proc::{self, Stat, list_threads, status_field};
 use crate::term::text::quote;
 
 const ELF_64: u8 = 2;

@@ -159,11 +159,3 @@ pub fn read_argv(member: &Member) -> Vec<OsString> {
     }
     line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.into())).collect()
 }
-
-/// The threads of a process.
-pub fn list_threads(process: Pid) -> Vec<(Pid, Stat)> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{process}/task")) else { return Vec::new() };
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid::from_raw);
-    let stat = |thread| proc::parse_stat(&fs::read(format!("/proc/{process}/task/{thread}/stat")).ok()?);
-    numbers.filter_map(|thread| Some((thread, stat(thread)?))).collect()
-}

@@ -21,13 +21,13 @@ use nix::unistd::Pid;
 use crate::rescue::calls::{Caller, Failure, RemoteFd};
 use crate::rescue::consent::{self, Refusal};
 use crate::rescue::guardian::Guardian;
-use crate::rescue::job::{Member, RunningJob, list_threads};
+use crate::rescue::job::{Member, RunningJob};
 use crate::rescue::ledger::Ledger;
 use crate::rescue::record::Draft;
 use crate::rescue::terminal::{Purpose, Terminal, TerminalDescriptor, list_terminal_descriptors, list_watches};
 use crate::rescue::tracee::{Fault, Tracee};
 use crate::sys::mishap;
-use crate::sys::proc::{self, Stat};
+use crate::sys::proc::{self, Stat, list_threads};
 use crate::sys::process::Held;
 use crate::term::ui::Ui;
 

@@ -23,6 +23,7 @@ use crate::jobs::record::{Stream, Text};
 use crate::start::request::Target;
 use crate::sys::descriptors::{is_null_device, is_open, standard_streams};
 use crate::sys::errno;
+use crate::sys::proc::{descriptor_flags, list_descriptors};
 
 const NULL: &str = "/dev/null";
 /// Shells that redirect after they have forked: what is descriptor 0 of such a shell is what it reads itself.
@@ -295,14 +296,9 @@ impl Caller {
 
 /// Whether a shell has a descriptor from 10 on that an exec closes, or whether that cannot be seen.
 fn has_saved_descriptor(shell: u32) -> bool {
-    let Ok(entries) = fs::read_dir(format!("/proc/{shell}/fd")) else { return true };
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
-    numbers.filter(|fd| *fd >= 10).any(|fd| {
-        let info = fs::read_to_string(format!("/proc/{shell}/fdinfo/{fd}")).unwrap_or_default();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-        let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
-        flags.is_none_or(|flags| flags & libc::O_CLOEXEC != 0)
-    })
+    let Ok(descriptors) = list_descriptors(shell) else { return true };
+    let closes_on_exec = |fd| descriptor_flags(shell, fd).is_none_or(|flags| flags & libc::O_CLOEXEC != 0);
+    descriptors.into_iter().filter(|fd| *fd >= 10).any(closes_on_exec)
 }
 
 /// Whether both are of one file.
