@@ -23,7 +23,6 @@ use crate::start::pidfile::HeldPidFile;
 use crate::start::plan::{Place, Plan};
 use crate::start::report::{GivenUp, Report, Role, Step};
 use crate::start::request::Sequence;
-use crate::start::streams::Redirection;
 use crate::start::tracker;
 use crate::sys::descriptors::redirect;
 use crate::sys::proc::{own_start_time, time_since_boot};
@@ -199,12 +198,10 @@ impl<'a> Child<'a> {
     }
 
     fn redirect(self, log: Option<&OwnedFd>) -> nix::Result<()> {
-        for (stream, redirection) in (0..).zip(self.plan.streams.redirections()) {
-            match (redirection, log) {
-                (Redirection::From(fd), _) => redirect(fd, stream)?,
-                (Redirection::FromLog, Some(log)) => redirect(log.as_raw_fd(), stream)?,
-                (Redirection::FromStdout, _) => redirect(1, stream)?,
-                (Redirection::Keep | Redirection::FromLog, _) => (),
+        let replacements = self.plan.streams.replacements(log.map(AsRawFd::as_raw_fd));
+        for (stream, replacement) in (0..).zip(replacements) {
+            if let Some(replacement) = replacement {
+                redirect(replacement, stream)?;
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ use crate::jobs::record::{End, JobId, Record, describe_output, to_line};
 use crate::jobs::session::count_in_session;
 use crate::start::failure::explain_record_fault;
 use crate::start::hints;
-use crate::start::plan::Plan;
+use crate::start::plan::{Place, Plan};
 use crate::start::report::{Report, Role};
 use crate::start::request::{Request, Watch};
 use crate::start::steps::TakenStep;
@@ -60,10 +60,8 @@ impl Started<'_> {
     pub fn warn_of_faults(&self, ui: &Ui) {
         let fault = match &self.plan.place {
             Err(error) => Some(error.to_string()),
-            Ok(place) => {
-                let fault = self.report.record_fault.get();
-                place.fault().or_else(|| fault.map(|errno| explain_record_fault(self.report, errno)))
-            }
+            Ok(Place { journal: Err(errno), .. }) => Some(reason(*errno)),
+            Ok(_) => self.report.record_fault.get().map(|errno| explain_record_fault(self.report, errno)),
         };
         if let Some(fault) = fault {
             ui.warn(format!("cannot record job {}: {fault}", self.name()));

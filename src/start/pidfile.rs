@@ -69,10 +69,11 @@ impl PidFile {
         Path::new(OsStr::from_bytes(self.path.to_bytes()))
     }
 
-    /// `path` is absolute: it is opened when the process may be in another directory.
-    pub fn new(path: &Path, caller_umask: Mode, streams: Vec<(u64, u64)>) -> Self {
+    pub fn new(path: &Path, caller_umask: Mode, streams: Vec<(u64, u64)>) -> Result<Self, Error> {
+        // It is opened when the process may be in another directory.
+        let absolute = std::path::absolute(path).map_err(|error| Error::io("use pidfile", path, &error))?;
         let mode = Mode::from_bits_truncate(0o644).difference(caller_umask) | Mode::S_IRUSR | Mode::S_IWUSR;
-        Self { path: to_c_string(path.as_os_str().to_owned()), mode, streams }
+        Ok(Self { path: to_c_string(absolute.into_os_string()), mode, streams })
     }
 
     /// Opens the file, creates it if need be, locks it for the calling process, and writes its PID and a newline. The

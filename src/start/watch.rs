@@ -3,7 +3,8 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::iter;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::thread::sleep;
@@ -74,18 +75,22 @@ impl Interrupts {
     }
 }
 
-/// Stays until the child `pid` ends, `until` passes, or a signal comes that is not among `ignored`.
-pub fn watch_child(pid: Pid, until: Option<Instant>, ignored: &[Signal]) -> nix::Result<Watched> {
+/// Stays until `look` sees that the command has ended, `until` passes, or a signal comes that is not among `ignored`.
+/// Looks again after each SIGCHLD, and when `end` can be read.
+fn watch(
+    until: Option<Instant>,
+    ignored: &[Signal],
+    end: Option<BorrowedFd>,
+    look: impl Fn() -> nix::Result<Option<Watched>>,
+) -> nix::Result<Watched> {
     let signals = Interrupts::open(ignored)?;
+    let awaited = iter::once(signals.0.as_fd()).chain(end);
+    let mut awaited: Vec<PollFd> = awaited.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     loop {
         // The signals first: a SIGCHLD that is taken here reports an end that is seen below.
         let interrupt = signals.take()?;
-        while let Some((ended, status, usage)) = reap_any(Wait::Return)? {
-            // Any other is an orphan of the command from the time in which detach was a subreaper, or a child that was
-            // there before the exec of detach.
-            if ended == pid {
-                return Ok(Watched::Ended(status, usage));
-            }
+        if let Some(ended) = look()? {
+            return Ok(ended);
         }
         if let Some(signal) = interrupt {
             return Ok(Watched::Interrupted(signal));
@@ -94,12 +99,26 @@ pub fn watch_child(pid: Pid, until: Option<Instant>, ignored: &[Signal]) -> nix:
         if left == PollTimeout::ZERO {
             return Ok(Watched::Running);
         }
-        wait_for(&mut [PollFd::new(signals.0.as_fd(), PollFlags::POLLIN)], left)?;
+        wait_for(&mut awaited, left)?;
     }
 }
 
-/// Like [`watch_child`], for the command `id`, which is the child of its tracking process, a child of this one.
-/// `recorded_end` is what that process has recorded so far.
+/// Watches the command `pid`, a child of this process.
+pub fn watch_child(pid: Pid, until: Option<Instant>, ignored: &[Signal]) -> nix::Result<Watched> {
+    watch(until, ignored, None, || {
+        while let Some((ended, status, usage)) = reap_any(Wait::Return)? {
+            // Any other is an orphan of the command from the time in which detach was a subreaper, or a child that was
+            // there before the exec of detach.
+            if ended == pid {
+                return Ok(Some(Watched::Ended(status, usage)));
+            }
+        }
+        Ok(None)
+    })
+}
+
+/// Watches the command `id`, which is the child of its tracking process, a child of this one. `recorded_end` is what that
+/// process has recorded so far.
 pub fn watch_tracked(
     id: JobId,
     tracker: Pid,
@@ -107,30 +126,26 @@ pub fn watch_tracked(
     ignored: &[Signal],
     recorded_end: impl Fn() -> Option<End>,
 ) -> nix::Result<Watched> {
-    let signals = Interrupts::open(ignored)?;
     // Where /proc hides the command, it is taken to have its PID still.
     let is_it = |stat: Option<Stat>| stat.is_none_or(|stat| stat.start_time == id.start_time);
     let command = Held::open(id.pid)?.filter(|held| proc::stat(held.pid).is_ok_and(is_it));
-    while let Some(command) = &command {
-        if let Some(signal) = signals.take()? {
-            return Ok(Watched::Interrupted(signal));
+    let command = command.as_ref();
+    watch(until, ignored, command.map(Held::as_fd), || {
+        if command.is_some_and(|command| !command.has_ended()) {
+            return Ok(None);
         }
-        if command.has_ended() {
-            break;
-        }
-        let left = time_left(until);
-        if left == PollTimeout::ZERO {
-            return Ok(Watched::Running);
-        }
-        let ended = PollFd::new(command.as_fd(), PollFlags::POLLIN);
-        wait_for(&mut [PollFd::new(signals.0.as_fd(), PollFlags::POLLIN), ended], left)?;
-    }
+        await_record(tracker, &recorded_end).map(|end| Some(Watched::EndRecorded(end)))
+    })
+}
+
+/// Waits until the tracking process has recorded how the command ended, or has ended itself.
+fn await_record(tracker: Pid, recorded_end: impl Fn() -> Option<End>) -> nix::Result<Option<End>> {
     loop {
         // Asked before the record is read: what a process has recorded before its end is read after it.
         let has_tracker = reap_all_until(tracker)?;
         let end = recorded_end();
         if end.is_some() || !has_tracker {
-            return Ok(Watched::EndRecorded(end));
+            return Ok(end);
         }
         sleep(INTERVAL);
     }
