@@ -160,13 +160,9 @@ impl<'a> Child<'a> {
         self.note(Step::Redirect, None);
         check(signals::reset_dispositions(plan.sigchld), Step::Dispositions)?;
         self.note(Step::Dispositions, None);
-        let pidfile = self.take_pidfile()?;
-        let Err(given_up) = self.execute();
-        if let Some(pidfile) = pidfile {
-            pidfile.give_back();
-            self.report.has_pidfile.store(false, Ordering::Release);
-        }
-        Err(given_up)
+        // Its lock ends when it is closed.
+        let _held = self.take_pidfile()?;
+        self.execute()
     }
 
     /// The last steps.

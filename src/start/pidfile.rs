@@ -28,6 +28,9 @@ use crate::sys::fixed::FixedText;
 
 /// Shells use descriptors up to 9 in scripts, and some from 10 on for themselves.
 const LOWEST_DESCRIPTOR: RawFd = 64;
+/// A link could lead anywhere, and what is no file could wait or become the controlling terminal.
+const FLAGS: OFlag =
+    OFlag::O_RDWR.union(OFlag::O_NOFOLLOW).union(OFlag::O_NOCTTY).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
 /// In bytes: more than any PID with a newline.
 const LONGEST_CONTENT: usize = 32;
 /// How often to try again when another start has just removed or released the file.
@@ -46,7 +49,6 @@ pub struct PidFile {
 pub struct HeldPidFile<'a> {
     path: &'a CStr,
     file: OwnedFd,
-    is_new: bool,
 }
 
 /// Why it cannot be used.
@@ -91,11 +93,10 @@ impl PidFile {
     }
 
     fn open(&self, note: impl Fn(bool)) -> nix::Result<HeldPidFile<'_>> {
-        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         note(false);
         // First as a new file, to know whether it is to be removed again.
-        let (low, is_new) = match open(self.path.as_c_str(), flags | OFlag::O_CREAT | OFlag::O_EXCL, self.mode) {
-            Err(Errno::EEXIST) => (open(self.path.as_c_str(), flags | OFlag::O_CREAT, self.mode)?, false),
+        let (low, is_new) = match open(self.path.as_c_str(), FLAGS | OFlag::O_CREAT | OFlag::O_EXCL, self.mode) {
+            Err(Errno::EEXIST) => (open(self.path.as_c_str(), FLAGS | OFlag::O_CREAT, self.mode)?, false),
             other => (other?, true),
         };
         note(is_new);
@@ -104,7 +105,7 @@ impl PidFile {
             fchmod(&low, self.mode)?;
         }
         let file = duplicate_from(&low, LOWEST_DESCRIPTOR)?;
-        Ok(HeldPidFile { path: &self.path, file, is_new })
+        Ok(HeldPidFile { path: &self.path, file })
     }
 
     /// Returns false if the file has to be opened again.
@@ -124,7 +125,7 @@ impl PidFile {
                 if !held.holds_at_most_a_pid(&status) {
                     return Err(Fault::OtherContent);
                 }
-                held.write().inspect_err(|_| held.give_back()).map_err(Fault::Write)?;
+                held.write().map_err(Fault::Write)?;
                 Ok(true)
             }
             // A start that has failed has removed it between the open and the lock.
@@ -138,15 +139,14 @@ impl PidFile {
         }
     }
 
-    /// Takes the file back after the process `pid`, which was about to take it, has failed or was killed. `is_new`: that
-    /// process is known to have made it; else it may have, if the file is empty and younger than the start. A file that
-    /// another start has locked since is left alone.
+    /// Takes the file back after the process `pid`, which has taken it or was about to, has failed or was killed: removes
+    /// it if it was made for that, else empties it. `is_new`: that process is known to have made it; else it may have, if
+    /// the file is empty and younger than the start. A file that another start has locked since is left alone.
     pub fn take_back_from(&self, pid: Pid, is_new: bool, started_at_ms: u64) {
-        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let Ok(file) = open(self.path.as_c_str(), flags, Mode::empty()) else { return };
+        let Ok(file) = open(self.path.as_c_str(), FLAGS, Mode::empty()) else { return };
         let Ok(status) = fstat(&file) else { return };
         let is_new = is_new || status.st_size == 0 && was_changed_since(&status, started_at_ms);
-        let held = HeldPidFile { path: &self.path, file, is_new };
+        let held = HeldPidFile { path: &self.path, file };
         let is_free = match fcntl(&held.file, FcntlArg::F_SETLK(&whole_file())) {
             Err(Errno::EACCES | Errno::EAGAIN) => false,
             // Where nothing can be locked, no other start has written its PID.
@@ -154,7 +154,8 @@ impl PidFile {
             Ok(_) => true,
         };
         if is_free && held.is_in_place(&status) && held.holds_nothing_or(pid, &status) {
-            held.give_back();
+            // If that fails, nothing else can be done.
+            let _ = if is_new { unlink(held.path) } else { ftruncate(&held.file, 0) };
         }
     }
 
@@ -178,12 +179,6 @@ impl PidFile {
 }
 
 impl HeldPidFile<'_> {
-    /// Takes it back after a start that failed: removes it if it was made for that, else empties it.
-    pub fn give_back(&self) {
-        // Nobody could be told, and the lock ends in any case.
-        let _ = if self.is_new { unlink(self.path) } else { ftruncate(&self.file, 0) };
-    }
-
     /// Whether nothing is lost when it is overwritten: it is empty, or holds a single number.
     fn holds_at_most_a_pid(&self, status: &FileStat) -> bool {
         let mut content = [0; LONGEST_CONTENT];
@@ -202,7 +197,11 @@ impl HeldPidFile<'_> {
     fn write(&self) -> nix::Result<()> {
         ftruncate(&self.file, 0)?;
         let text = text_of(Pid::this());
-        if pwrite(&self.file, text.as_bytes(), 0)? < text.as_bytes().len() { Err(Errno::ENOSPC) } else { Ok(()) }
+        if pwrite(&self.file, text.as_bytes(), 0)? < text.as_bytes().len() {
+            ftruncate(&self.file, 0)?;
+            return Err(Errno::ENOSPC);
+        }
+        Ok(())
     }
 
     /// The number of the process that has it locked, 0 where that cannot be seen from here; `None` if no process has.
