@@ -122,12 +122,10 @@ impl RunningJob {
     }
 
     /// Takes over what belongs to another job, since both have processes in common.
-    pub fn absorb(&mut self, other: &Self) -> bool {
-        let missing = other.members.iter().filter(|member| !self.has(member.pid)).cloned();
-        let missing: Vec<Member> = missing.collect();
+    pub fn absorb(&mut self, other: Self) {
+        let missing: Vec<Member> = other.members.into_iter().filter(|member| !self.has(member.pid)).collect();
         self.members.extend(missing);
         self.terminal = self.terminal.or(other.terminal);
-        true
     }
 
     pub fn has(&self, pid: Pid) -> bool {

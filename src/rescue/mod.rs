@@ -22,7 +22,7 @@ use nix::unistd::{Pid, getppid};
 
 use crate::error::{Error, FAILED, reason};
 use crate::rescue::calls::Failure;
-use crate::rescue::consent::{Help, Refusal};
+use crate::rescue::consent::Refusal;
 use crate::rescue::job::{Member, RunningJob, Table};
 use crate::rescue::procedure::Trouble;
 use crate::rescue::record::Keeper;
@@ -85,7 +85,11 @@ fn find_jobs(wanted: &[Pid]) -> Result<Vec<RunningJob>, Error> {
             return Err(member.map_or_else(|| Error::new(reason), |member| refuse(member, reason)));
         }
         // One that was named before may be a part of this one.
-        jobs.retain(|earlier| !earlier.members.iter().any(|member| job.has(member.pid)) || !job.absorb(earlier));
+        let is_part = |earlier: &mut RunningJob| earlier.members.iter().any(|member| job.has(member.pid));
+        let parts: Vec<RunningJob> = jobs.extract_if(.., is_part).collect();
+        for part in parts {
+            job.absorb(part);
+        }
         jobs.push(job);
     }
     Ok(jobs)
@@ -114,9 +118,13 @@ fn ask(jobs: &[RunningJob]) -> Result<(), Error> {
     Ok(())
 }
 
-fn explain_refusal(member: &Member, Refusal { reason, help }: &Refusal) -> Error {
-    let hint = help.map(|Help::AsRoot| format!("as root: sudo detach --pid {}", member.pid));
-    refuse(member, &format!("{reason}; nothing was changed")).with_hint_if_any(hint)
+fn explain_refusal(member: &Member, Refusal { reason, is_for_root }: &Refusal) -> Error {
+    let hint = is_for_root.then(|| format!("as root: sudo detach --pid {}", member.pid));
+    refuse_unchanged(member, reason).with_hint_if_any(hint)
+}
+
+fn refuse_unchanged(member: &Member, reason: &str) -> Error {
+    refuse(member, &format!("{reason}; nothing was changed"))
 }
 
 fn refuse(member: &Member, reason: &str) -> Error {
@@ -135,7 +143,7 @@ fn let_go_of(job: &mut RunningJob, request: &Request, ui: &Ui) -> Result<(), Err
     let draft = keeper.draft(job, &first, known.as_ref(), request)?;
     let (released, trouble) = procedure::let_go(job, &draft, request.after, ui);
     match trouble {
-        Some(trouble) => Err(explain(job, trouble, &released)),
+        Some(trouble) => Err(explain(&first, trouble, &released)),
         None if released.is_empty() => Err(refuse(&first, "it has ended")),
         None => {
             ui.note(draft.describe(job, ui));
@@ -145,30 +153,27 @@ fn let_go_of(job: &mut RunningJob, request: &Request, ui: &Ui) -> Result<(), Err
 }
 
 /// The sentence for a job that was not let go of, or not as a whole.
-fn explain(job: &RunningJob, trouble: Trouble, released: &[Member]) -> Error {
-    let of_job = |reason: &str| {
-        let reason = format!("{reason}; nothing was changed");
-        job.first().map_or_else(|| Error::new(reason.clone()), |first| refuse(first, &reason))
-    };
+fn explain(first: &Member, trouble: Trouble, released: &[Member]) -> Error {
     match trouble {
-        Trouble::Guardian(errno) => of_job(&format!("no process can be made that guards it: {}", reason(errno))),
-        Trouble::TooMany => of_job("it has too many processes"),
-        Trouble::Look(errno) => of_job(&reason(errno)),
+        Trouble::Guardian(errno) => {
+            refuse_unchanged(first, &format!("no process can be made that guards it: {}", reason(errno)))
+        }
+        Trouble::TooMany => refuse_unchanged(first, "it has too many processes"),
+        Trouble::Look(errno) => refuse_unchanged(first, &reason(errno)),
         Trouble::Refused(member, refusal) => explain_refusal(&member, &refusal),
         Trouble::DoesNotStop(member) => {
-            refuse(&member, "it does not stop, because it waits in the kernel (state D); nothing was changed")
+            refuse_unchanged(&member, "it does not stop, because it waits in the kernel (state D)")
         }
         Trouble::Process(member, failure) => {
             let failure = match failure {
                 Failure::Refused(what, errno) => format!("it cannot {what}: {}", reason(errno)),
                 Failure::Fault(fault) => explain_fault(fault),
             };
-            let names: Vec<String> = released.iter().map(Member::describe).collect();
-            if names.is_empty() {
-                refuse(&member, &format!("{failure}; nothing was changed"))
-            } else {
-                refuse(&member, &format!("{failure}; the job was let go of in part: {}", names.join(", ")))
+            if released.is_empty() {
+                return refuse_unchanged(&member, &failure);
             }
+            let names: Vec<String> = released.iter().map(Member::describe).collect();
+            refuse(&member, &format!("{failure}; the job was let go of in part: {}", names.join(", ")))
         }
     }
 }

@@ -57,8 +57,8 @@ pub struct Draft<'k> {
     /// The error is a reason.
     journal: Result<Journal, String>,
     start: Start,
-    /// Where stdout and stderr lead.
-    streams: [Leads; 2],
+    /// Where stdout and stderr lead, if not to a terminal.
+    streams: [Option<Stream>; 2],
     /// The name of its log in the state directory.
     log: Option<String>,
     is_log_new: bool,
@@ -85,27 +85,22 @@ impl User {
     }
 
     /// Takes the rights of this user, until the result is dropped.
-    fn assume(self) -> nix::Result<Rights> {
-        let Self::Other(user, group) = self else { return Ok(Rights::Own) };
-        let rights = Rights::Assumed;
+    fn assume(self) -> nix::Result<Option<AssumedRights>> {
+        let Self::Other(user, group) = self else { return Ok(None) };
+        let rights = AssumedRights;
         setegid(group)?;
         seteuid(user)?;
-        Ok(rights)
+        Ok(Some(rights))
     }
 }
 
-/// The rights with which this process acts.
-enum Rights {
-    Own,
-    Assumed,
-}
+/// This process acts with the rights of another user.
+struct AssumedRights;
 
-impl Drop for Rights {
+impl Drop for AssumedRights {
     fn drop(&mut self) {
-        if matches!(self, Self::Assumed) {
-            let _ = seteuid(getuid());
-            let _ = setegid(getgid());
-        }
+        let _ = seteuid(getuid());
+        let _ = setegid(getgid());
     }
 }
 
@@ -156,7 +151,7 @@ impl Keeper {
             let_go_at_ms: now_in_ms(),
             journal: self.open_journal(),
             start: make_start(first, &name, &argv),
-            streams: [1, 2].map(|fd| Leads::of(job, first, fd)),
+            streams: [1, 2].map(|fd| find_stream(job, first, fd)),
             log: None,
             is_log_new: false,
             output: CString::default(),
@@ -223,31 +218,24 @@ fn make_start(first: &Member, name: &OsStr, argv: &[OsString]) -> Start {
     }
 }
 
-/// Where a stream of a job leads before it is let go of.
-enum Leads {
-    ToTerminal,
-    Elsewhere(Stream),
-}
-
-impl Leads {
-    /// In a pipeline, another process than the first may write to the terminal.
-    fn of(job: &RunningJob, first: &Member, fd: i32) -> Self {
-        if job.members.iter().any(|member| Terminal::of_descriptor(member.pid, fd).is_some_and(Terminal::is_terminal)) {
-            return Self::ToTerminal;
-        }
-        let link = format!("/proc/{}/fd/{fd}", first.pid);
-        let path = fs::read_link(&link).unwrap_or_default();
-        // A file that still has its name.
-        let is_file = fs::metadata(&link)
-            .ok()
-            .zip(fs::metadata(&path).ok())
-            .is_some_and(|(open, named)| open.is_file() && (open.dev(), open.ino()) == (named.dev(), named.ino()));
-        Self::Elsewhere(match path.to_str() {
-            Some(NULL) => Stream::Discarded,
-            _ if is_file => Stream::File(Text::from(&path)),
-            _ => Stream::Kept,
-        })
+/// Where a stream of a job leads before it is let go of; `None`: to a terminal. In a pipeline, another process than the
+/// first may write to that.
+fn find_stream(job: &RunningJob, first: &Member, fd: i32) -> Option<Stream> {
+    if job.members.iter().any(|member| Terminal::of_descriptor(member.pid, fd).is_some_and(Terminal::is_terminal)) {
+        return None;
     }
+    let link = format!("/proc/{}/fd/{fd}", first.pid);
+    let path = fs::read_link(&link).unwrap_or_default();
+    // A file that still has its name.
+    let is_file = fs::metadata(&link)
+        .ok()
+        .zip(fs::metadata(&path).ok())
+        .is_some_and(|(open, named)| open.is_file() && (open.dev(), open.ino()) == (named.dev(), named.ino()));
+    Some(match path.to_str() {
+        Some(NULL) => Stream::Discarded,
+        _ if is_file => Stream::File(Text::from(&path)),
+        _ => Stream::Kept,
+    })
 }
 
 fn identity(member: &Member) -> RescuedProcess {
@@ -295,12 +283,10 @@ impl Draft<'_> {
         } else {
             Stream::File(Text::from(path))
         };
-        [self.start.stdout, self.start.stderr] = self.streams.each_ref().map(|leads| match leads {
-            Leads::ToTerminal => stream.clone(),
-            // It was let go of in part before.
-            Leads::Elsewhere(Stream::File(file)) if file.as_path() == path => stream.clone(),
-            Leads::Elsewhere(stream) => stream.clone(),
-        });
+        // What leads to the file already was let go of before.
+        let is_that = |leads: &&Stream| matches!(leads, Stream::File(file) if file.as_path() == path);
+        let after = |leads: &Option<Stream>| leads.as_ref().filter(|it| !is_that(it)).unwrap_or(&stream).clone();
+        [self.start.stdout, self.start.stderr] = self.streams.each_ref().map(after);
         self.output = to_c_string(path.as_os_str().to_owned());
     }
 
