@@ -48,7 +48,7 @@ impl<'a> Child<'a> {
                 self.note(Step::Fork, None);
                 let intermediate = self.spawn(Role::Intermediate, Self::leave_session)?;
                 // It has ended, or is ending.
-                let _ = reap(intermediate);
+                reap(intermediate);
                 Ok(self.report.command().unwrap_or(intermediate))
             }
         }

@@ -196,11 +196,12 @@ impl Started<'_> {
         let sentence = format!("{} {end_of} after {lifetime}{left}", self.name());
         let record = self.record();
         let written = record.as_ref().and_then(|record| Some((record, self.file_with_output(record)?)));
+        if end.status().success() {
+            let output = written.map_or(String::new(), |(record, _)| format!(", {}", describe_output(record)));
+            ui.note(format!("{sentence}{output}"));
+            return;
+        }
         match written {
-            Some((record, _)) if end.status().success() => {
-                ui.note(format!("{sentence}, {}", describe_output(record)));
-            }
-            None if end.status().success() => ui.note(sentence),
             Some((record, (path, begin))) => {
                 let lines = watch::last_lines(path, begin);
                 ui.complain(format!("{sentence}{}", if lines.is_empty() { "" } else { ":" }));
@@ -208,9 +209,6 @@ impl Started<'_> {
                 ui.complain(describe_output(record));
             }
             None => ui.complain(sentence),
-        }
-        if end.status().success() {
-            return;
         }
         if let Some(hint) = self.plan.start.argv.first().and_then(|name| hints::for_failed(name.as_os_str())) {
             ui.complain(format!("hint: {hint}"));
