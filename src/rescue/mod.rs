@@ -16,6 +16,7 @@ mod terminal;
 mod tracee;
 
 use std::ffi::OsString;
+use std::iter;
 use std::path::PathBuf;
 
 use nix::unistd::{Pid, getppid};
@@ -97,15 +98,9 @@ fn find_jobs(wanted: &[Pid]) -> Result<Vec<RunningJob>, Error> {
 
 /// This process and all its ancestors.
 fn list_ancestors(table: &Table) -> Vec<Pid> {
-    let mut ancestors = vec![Pid::this(), getppid()];
+    let parents = iter::successors(Some(getppid()), |pid| table.get(pid).map(|stat| stat.parent));
     // The table is not a snapshot, so it may hold a circle: no more steps than processes.
-    for _ in 0..table.len() {
-        match ancestors.last().and_then(|last| table.get(last)) {
-            Some(stat) => ancestors.push(stat.parent),
-            None => break,
-        }
-    }
-    ancestors
+    iter::once(Pid::this()).chain(parents.take(table.len())).collect()
 }
 
 /// Asks for every process of every job whether it may be let go of.

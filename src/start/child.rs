@@ -19,7 +19,6 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, chdir, setpgid, setsid};
 
 use crate::jobs::record::{JobId, Process, Tracker};
-use crate::start::pidfile::HeldPidFile;
 use crate::start::plan::{Place, Plan};
 use crate::start::report::{GivenUp, Report, Role, Step};
 use crate::start::request::Sequence;
@@ -38,7 +37,7 @@ pub struct Child<'a> {
     pub report: &'a Report,
 }
 
-impl<'a> Child<'a> {
+impl Child<'_> {
     /// Makes the process that becomes or makes the command, and returns its PID when the command is running or has
     /// failed to start. Called by the launcher, or by the tracking process.
     pub fn make_command(self) -> nix::Result<Pid> {
@@ -203,7 +202,7 @@ impl<'a> Child<'a> {
         Ok(())
     }
 
-    fn take_pidfile(self) -> Result<Option<HeldPidFile<'a>>, GivenUp> {
+    fn take_pidfile(self) -> Result<Option<OwnedFd>, GivenUp> {
         let Some(pidfile) = &self.plan.pidfile else { return Ok(None) };
         let note = |is_new| {
             self.report.is_pidfile_new.store(is_new, Ordering::Release);
