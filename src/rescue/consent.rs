@@ -36,7 +36,8 @@ pub struct Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
     kind: Kind,
-    tracer: Option<Tracer>,
+    /// As a sentence names it.
+    tracer: Option<String>,
     seccomp: Seccomp,
     own_seccomp: Seccomp,
     files: Files,
@@ -64,12 +65,6 @@ enum Files {
     OfOtherMountNamespace,
     /// chroot(2)
     OfOtherRoot,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Tracer {
-    pid: Pid,
-    name: Vec<u8>,
 }
 
 /// Which filters a process has: seccomp(2).
@@ -109,7 +104,7 @@ impl Facts {
         let kind = Kind::of(pid, &stat);
         Some(Self {
             kind,
-            tracer: statuses.iter().find_map(|status| Tracer::parse(status)),
+            tracer: statuses.iter().find_map(|status| describe_tracer(status)),
             seccomp: filters.find(|it| *it != own_seccomp).unwrap_or(own_seccomp),
             own_seccomp,
             files: Files::of(thread),
@@ -147,11 +142,10 @@ impl Files {
     }
 }
 
-impl Tracer {
-    fn parse(status: &[u8]) -> Option<Self> {
-        let pid = status_field(status, "TracerPid")?.parse().ok().filter(|pid| *pid != 0).map(Pid::from_raw)?;
-        Some(Self { pid, name: proc::stat(pid).ok().flatten().map(|stat| stat.name).unwrap_or_default() })
-    }
+fn describe_tracer(status: &[u8]) -> Option<String> {
+    let pid = status_field(status, "TracerPid")?.parse().ok().filter(|pid| *pid != 0).map(Pid::from_raw)?;
+    let name = proc::stat(pid).ok().flatten().map(|stat| stat.name).unwrap_or_default();
+    Some(format!("{} (PID {pid})", quote(OsStr::from_bytes(&name))))
 }
 
 impl Seccomp {
@@ -196,8 +190,7 @@ fn judge(facts: &Facts) -> Result<(), Refusal> {
         Kind::Program => (),
     }
     if let Some(tracer) = &facts.tracer {
-        let name = quote(OsStr::from_bytes(&tracer.name));
-        return refuse(&format!("it is already being traced by {name} (PID {})", tracer.pid));
+        return refuse(&format!("it is already being traced by {tracer}"));
     }
     if let Err(errno) = facts.access {
         return Err(explain_denial(facts, errno));

@@ -18,7 +18,7 @@ use crate::start::report::{Report, Role};
 use crate::start::request::{Request, Watch};
 use crate::start::steps::TakenStep;
 use crate::start::streams::Output;
-use crate::start::watch::{self, Watched};
+use crate::start::watch::{self, Watched, Watcher};
 use crate::sys::proc::time_since_boot;
 use crate::sys::{errno, proc, signals};
 use crate::systemd;
@@ -125,10 +125,10 @@ impl Started<'_> {
         let until = limit.and_then(|limit| Instant::now().checked_add(limit.saturating_sub(elapsed())));
         let is_tracked = self.plan.tracking.is_some() && self.report.tracking_fault.get().is_none();
         let tracker = self.report.borrower(Role::Tracker).pid().filter(|_| is_tracked);
-        let watched = match self.report.job.get().zip(tracker) {
-            Some((id, tracker)) => watch::watch_tracked(id, tracker, until, ignored, || self.recorded_end(id)),
-            None => watch::watch_child(self.pid, until, ignored),
-        };
+        let watched = Watcher::new(until, ignored).and_then(|watcher| match self.report.job.get().zip(tracker) {
+            Some((id, tracker)) => watcher.watch_tracked(id, tracker, || self.recorded_end(id)),
+            None => watcher.watch_child(self.pid),
+        });
         // If the end was not seen, there is no status to exit with.
         let unknown = if request.watch == Watch::ToTheEnd { FAILED } else { 0 };
         match watched {
