@@ -133,9 +133,7 @@ impl Started<'_> {
         let unknown = if request.watch == Watch::ToTheEnd { FAILED } else { 0 };
         match watched {
             Ok(Watched::Running) => {
-                if limit.is_some() {
-                    self.note_start(ui);
-                }
+                self.note_start(ui);
                 0
             }
             Ok(Watched::Ended(status, usage)) => {
