@@ -9,11 +9,10 @@ use nix::errno::Errno;
 use nix::libc;
 
 use crate::rescue::tracee::{Fault, Tracee};
+use crate::sys::signals::SET_SIZE;
 
 /// Two pages: one for what is passed, which a path may fill.
 const SCRATCH_SIZE: u64 = 8192;
-/// Of the kernel's signal set, in bytes.
-const SET_SIZE: u64 = 8;
 
 /// Why a tracee could not be made to do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +69,7 @@ impl<'l> Caller<'l> {
         let mut action = [0; 32];
         action[..8].copy_from_slice(&(libc::SIG_IGN as u64).to_ne_bytes());
         self.tracee.write(self.scratch, &action)?;
-        let arguments = [flag(signal), self.scratch, 0, SET_SIZE, 0, 0];
+        let arguments = [flag(signal), self.scratch, 0, SET_SIZE as u64, 0, 0];
         self.call(libc::SYS_rt_sigaction, arguments, "ignore SIGHUP").map(drop)
     }
 

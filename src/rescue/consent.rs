@@ -14,36 +14,30 @@ use nix::errno::Errno;
 use nix::unistd::{Pid, geteuid};
 
 use crate::error::reason;
-use crate::rescue::job::list_threads;
 use crate::rescue::processor::IS_SUPPORTED;
 use crate::sys::errno;
-use crate::sys::proc::{self, Stat, status_field};
+use crate::sys::proc::{self, Stat, list_threads, status_field};
 use crate::term::text::quote;
 
 const ELF_64: u8 = 2;
 /// kthreadd, whose children are the threads of the kernel.
 const KTHREADD: Pid = Pid::from_raw(2);
 
-/// Why a process cannot be let go of, and what may help.
+/// Why a process cannot be let go of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// A clause about "it", the process.
     pub reason: String,
-    pub help: Option<Help>,
-}
-
-/// What may help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Help {
-    /// Root may do it.
-    AsRoot,
+    /// Whether root may do it.
+    pub is_for_root: bool,
 }
 
 /// What decides about a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
     kind: Kind,
-    tracer: Option<Tracer>,
+    /// As a sentence names it.
+    tracer: Option<String>,
     seccomp: Seccomp,
     own_seccomp: Seccomp,
     files: Files,
@@ -71,12 +65,6 @@ enum Files {
     OfOtherMountNamespace,
     /// chroot(2)
     OfOtherRoot,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Tracer {
-    pid: Pid,
-    name: Vec<u8>,
 }
 
 /// Which filters a process has: seccomp(2).
@@ -116,7 +104,7 @@ impl Facts {
         let kind = Kind::of(pid, &stat);
         Some(Self {
             kind,
-            tracer: statuses.iter().find_map(|status| Tracer::parse(status)),
+            tracer: statuses.iter().find_map(|status| describe_tracer(status)),
             seccomp: filters.find(|it| *it != own_seccomp).unwrap_or(own_seccomp),
             own_seccomp,
             files: Files::of(thread),
@@ -154,11 +142,10 @@ impl Files {
     }
 }
 
-impl Tracer {
-    fn parse(status: &[u8]) -> Option<Self> {
-        let pid = status_field(status, "TracerPid")?.parse().ok().filter(|pid| *pid != 0).map(Pid::from_raw)?;
-        Some(Self { pid, name: proc::stat(pid).ok().flatten().map(|stat| stat.name).unwrap_or_default() })
-    }
+fn describe_tracer(status: &[u8]) -> Option<String> {
+    let pid = status_field(status, "TracerPid")?.parse().ok().filter(|pid| *pid != 0).map(Pid::from_raw)?;
+    let name = proc::stat(pid).ok().flatten().map(|stat| stat.name).unwrap_or_default();
+    Some(format!("{} (PID {pid})", quote(OsStr::from_bytes(&name))))
 }
 
 impl Seccomp {
@@ -191,7 +178,7 @@ fn read_yama() -> u32 {
 
 /// Decides.
 fn judge(facts: &Facts) -> Result<(), Refusal> {
-    let refuse = |reason: &str| Err(Refusal { reason: reason.to_owned(), help: None });
+    let refuse = |reason: &str| Err(Refusal { reason: reason.to_owned(), is_for_root: false });
     if !IS_SUPPORTED {
         return refuse("not supported on this processor yet");
     }
@@ -203,8 +190,7 @@ fn judge(facts: &Facts) -> Result<(), Refusal> {
         Kind::Program => (),
     }
     if let Some(tracer) = &facts.tracer {
-        let name = quote(OsStr::from_bytes(&tracer.name));
-        return refuse(&format!("it is already being traced by {name} (PID {})", tracer.pid));
+        return refuse(&format!("it is already being traced by {tracer}"));
     }
     if let Err(errno) = facts.access {
         return Err(explain_denial(facts, errno));
@@ -233,28 +219,22 @@ fn has_own_filter(facts: &Facts) -> bool {
 
 fn explain_denial(facts: &Facts, errno: Errno) -> Refusal {
     let Users { own, real, effective, saved } = facts.users;
-    let is_root = own == 0;
-    let (reason, help) = if is_root {
-        (format!("not even root may trace it: {}", reason(errno)), None)
+    let (reason, is_for_root) = if own == 0 {
+        (format!("not even root may trace it: {}", reason(errno)), false)
     } else if real != own {
-        (format!("it belongs to user {real}"), Some(Help::AsRoot))
+        (format!("it belongs to user {real}"), true)
     } else if effective != own || saved != own {
-        (format!("it runs with the rights of user {effective} (setuid)"), Some(Help::AsRoot))
+        (format!("it runs with the rights of user {effective} (setuid)"), true)
     } else {
-        match facts.yama {
-            1 => {
-                let reason = "only root may trace a running process here (kernel.yama.ptrace_scope is 1)";
-                (reason.to_owned(), Some(Help::AsRoot))
-            }
-            2 => {
-                let reason = "only root may trace processes here (kernel.yama.ptrace_scope is 2)";
-                (reason.to_owned(), Some(Help::AsRoot))
-            }
-            3 => ("no process may be traced here until the next boot (kernel.yama.ptrace_scope is 3)".to_owned(), None),
-            _ => (format!("it cannot be traced: {}", reason(errno)), Some(Help::AsRoot)),
-        }
+        let (clause, is_for_root) = match facts.yama {
+            1 => ("only root may trace a running process here", true),
+            2 => ("only root may trace processes here", true),
+            3 => ("no process may be traced here until the next boot", false),
+            _ => return Refusal { reason: format!("it cannot be traced: {}", reason(errno)), is_for_root: true },
+        };
+        (format!("{clause} (kernel.yama.ptrace_scope is {})", facts.yama), is_for_root)
     };
-    Refusal { reason, help }
+    Refusal { reason, is_for_root }
 }
 
 #[cfg(test)]
@@ -284,32 +264,28 @@ mod tests {
     #[test]
     fn denied_access_has_a_reason_and_where_it_helps_a_hint() {
         let same = [1000; 4];
-        for (facts, reason, help) in [
+        for (facts, reason, is_for_root) in [
             (
                 with_access(Errno::EACCES, same, 1),
                 "only root may trace a running process here (kernel.yama.ptrace_scope is 1)",
-                Some(Help::AsRoot),
+                true,
             ),
             (
                 with_access(Errno::EACCES, same, 2),
                 "only root may trace processes here (kernel.yama.ptrace_scope is 2)",
-                Some(Help::AsRoot),
+                true,
             ),
             (
                 with_access(Errno::EACCES, same, 3),
                 "no process may be traced here until the next boot (kernel.yama.ptrace_scope is 3)",
-                None,
+                false,
             ),
-            (with_access(Errno::EACCES, same, 0), "it cannot be traced: permission denied", Some(Help::AsRoot)),
-            (with_access(Errno::EACCES, [1000, 7, 7, 7], 1), "it belongs to user 7", Some(Help::AsRoot)),
-            (
-                with_access(Errno::EACCES, [1000, 1000, 0, 0], 1),
-                "it runs with the rights of user 0 (setuid)",
-                Some(Help::AsRoot),
-            ),
-            (with_access(Errno::EPERM, [0; 4], 0), "not even root may trace it: operation not permitted", None),
+            (with_access(Errno::EACCES, same, 0), "it cannot be traced: permission denied", true),
+            (with_access(Errno::EACCES, [1000, 7, 7, 7], 1), "it belongs to user 7", true),
+            (with_access(Errno::EACCES, [1000, 1000, 0, 0], 1), "it runs with the rights of user 0 (setuid)", true),
+            (with_access(Errno::EPERM, [0; 4], 0), "not even root may trace it: operation not permitted", false),
         ] {
-            assert_eq!(judge(&facts), Err(Refusal { reason: reason.to_owned(), help }));
+            assert_eq!(judge(&facts), Err(Refusal { reason: reason.to_owned(), is_for_root }));
         }
     }
 

@@ -81,6 +81,6 @@ impl Guardian {
     pub fn dismiss(self) {
         self.ledger.close();
         drop(self.pipe);
-        let _ = reap(self.pid);
+        reap(self.pid);
     }
 }

@@ -122,12 +122,10 @@ impl RunningJob {
     }
 
     /// Takes over what belongs to another job, since both have processes in common.
-    pub fn absorb(&mut self, other: &Self) -> bool {
-        let missing = other.members.iter().filter(|member| !self.has(member.pid)).cloned();
-        let missing: Vec<Member> = missing.collect();
+    pub fn absorb(&mut self, other: Self) {
+        let missing: Vec<Member> = other.members.into_iter().filter(|member| !self.has(member.pid)).collect();
         self.members.extend(missing);
         self.terminal = self.terminal.or(other.terminal);
-        true
     }
 
     pub fn has(&self, pid: Pid) -> bool {
@@ -158,12 +156,4 @@ pub fn read_argv(member: &Member) -> Vec<OsString> {
         return vec![OsString::from_vec(member.stat.name.clone())];
     }
     line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.into())).collect()
-}
-
-/// The threads of a process.
-pub fn list_threads(process: Pid) -> Vec<(Pid, Stat)> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{process}/task")) else { return Vec::new() };
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid::from_raw);
-    let stat = |thread| proc::parse_stat(&fs::read(format!("/proc/{process}/task/{thread}/stat")).ok()?);
-    numbers.filter_map(|thread| Some((thread, stat(thread)?))).collect()
 }

@@ -16,13 +16,14 @@ mod terminal;
 mod tracee;
 
 use std::ffi::OsString;
+use std::iter;
 use std::path::PathBuf;
 
 use nix::unistd::{Pid, getppid};
 
 use crate::error::{Error, FAILED, reason};
 use crate::rescue::calls::Failure;
-use crate::rescue::consent::{Help, Refusal};
+use crate::rescue::consent::Refusal;
 use crate::rescue::job::{Member, RunningJob, Table};
 use crate::rescue::procedure::Trouble;
 use crate::rescue::record::Keeper;
@@ -88,7 +89,11 @@ fn find_jobs(wanted: &[Pid]) -> Result<Vec<RunningJob>, Error> {
             return Err(error.with_hint_if_any(hint.map(str::to_owned)));
         }
         // One that was named before may be a part of this one.
-        jobs.retain(|earlier| !earlier.members.iter().any(|member| job.has(member.pid)) || !job.absorb(earlier));
+        let is_part = |earlier: &mut RunningJob| earlier.members.iter().any(|member| job.has(member.pid));
+        let parts: Vec<RunningJob> = jobs.extract_if(.., is_part).collect();
+        for part in parts {
+            job.absorb(part);
+        }
         jobs.push(job);
     }
     Ok(jobs)
@@ -96,15 +101,9 @@ fn find_jobs(wanted: &[Pid]) -> Result<Vec<RunningJob>, Error> {
 
 /// This process and all its ancestors.
 fn list_ancestors(table: &Table) -> Vec<Pid> {
-    let mut ancestors = vec![Pid::this(), getppid()];
+    let parents = iter::successors(Some(getppid()), |pid| table.get(pid).map(|stat| stat.parent));
     // The table is not a snapshot, so it may hold a circle: no more steps than processes.
-    for _ in 0..table.len() {
-        match ancestors.last().and_then(|last| table.get(last)) {
-            Some(stat) => ancestors.push(stat.parent),
-            None => break,
-        }
-    }
-    ancestors
+    iter::once(Pid::this()).chain(parents.take(table.len())).collect()
 }
 
 /// Asks for every process of every job whether it may be let go of.
@@ -117,9 +116,13 @@ fn ask(jobs: &[RunningJob]) -> Result<(), Error> {
     Ok(())
 }
 
-fn explain_refusal(member: &Member, Refusal { reason, help }: &Refusal) -> Error {
-    let hint = help.map(|Help::AsRoot| format!("as root: sudo detach --pid {}", member.pid));
-    refuse(member, &format!("{reason}; nothing was changed")).with_hint_if_any(hint)
+fn explain_refusal(member: &Member, Refusal { reason, is_for_root }: &Refusal) -> Error {
+    let hint = is_for_root.then(|| format!("as root: sudo detach --pid {}", member.pid));
+    refuse_unchanged(member, reason).with_hint_if_any(hint)
+}
+
+fn refuse_unchanged(member: &Member, reason: &str) -> Error {
+    refuse(member, &format!("{reason}; nothing was changed"))
 }
 
 fn refuse(member: &Member, reason: &str) -> Error {
@@ -138,7 +141,7 @@ fn let_go_of(job: &mut RunningJob, request: &Request, ui: &Ui) -> Result<(), Err
     let draft = keeper.draft(job, &first, known.as_ref(), request)?;
     let (released, trouble) = procedure::let_go(job, &draft, request.after, ui);
     match trouble {
-        Some(trouble) => Err(explain(job, trouble, &released)),
+        Some(trouble) => Err(explain(&first, trouble, &released)),
         None if released.is_empty() => Err(refuse(&first, "it has ended")),
         None => {
             ui.note(draft.describe(job, ui));
@@ -148,30 +151,27 @@ fn let_go_of(job: &mut RunningJob, request: &Request, ui: &Ui) -> Result<(), Err
 }
 
 /// The sentence for a job that was not let go of, or not as a whole.
-fn explain(job: &RunningJob, trouble: Trouble, released: &[Member]) -> Error {
-    let of_job = |reason: &str| {
-        let reason = format!("{reason}; nothing was changed");
-        job.first().map_or_else(|| Error::new(reason.clone()), |first| refuse(first, &reason))
-    };
+fn explain(first: &Member, trouble: Trouble, released: &[Member]) -> Error {
     match trouble {
-        Trouble::Guardian(errno) => of_job(&format!("cannot create the helper process: {}", reason(errno))),
-        Trouble::TooMany => of_job("it has too many processes"),
-        Trouble::Look(errno) => of_job(&reason(errno)),
+        Trouble::Guardian(errno) => {
+            refuse_unchanged(first, &format!("cannot create the helper process: {}", reason(errno)))
+        }
+        Trouble::TooMany => refuse_unchanged(first, "it has too many processes"),
+        Trouble::Look(errno) => refuse_unchanged(first, &reason(errno)),
         Trouble::Refused(member, refusal) => explain_refusal(&member, &refusal),
         Trouble::DoesNotStop(member) => {
-            refuse(&member, "it does not stop: it is in uninterruptible sleep (state D); nothing was changed")
+            refuse_unchanged(&member, "it does not stop: it is in uninterruptible sleep (state D)")
         }
         Trouble::Process(member, failure) => {
             let failure = match failure {
                 Failure::Refused(what, errno) => format!("it cannot {what}: {}", reason(errno)),
                 Failure::Fault(fault) => explain_fault(fault),
             };
-            let names: Vec<String> = released.iter().map(Member::describe).collect();
-            if names.is_empty() {
-                refuse(&member, &format!("{failure}; nothing was changed"))
-            } else {
-                refuse(&member, &format!("{failure}; only these processes were let go of: {}", names.join(", ")))
+            if released.is_empty() {
+                return refuse_unchanged(&member, &failure);
             }
+            let names: Vec<String> = released.iter().map(Member::describe).collect();
+            refuse(&member, &format!("{failure}; only these processes were let go of: {}", names.join(", ")))
         }
     }
 }

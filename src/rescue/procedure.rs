@@ -21,13 +21,13 @@ use nix::unistd::Pid;
 use crate::rescue::calls::{Caller, Failure, RemoteFd};
 use crate::rescue::consent::{self, Refusal};
 use crate::rescue::guardian::Guardian;
-use crate::rescue::job::{Member, RunningJob, list_threads};
+use crate::rescue::job::{Member, RunningJob};
 use crate::rescue::ledger::Ledger;
 use crate::rescue::record::Draft;
 use crate::rescue::terminal::{Purpose, Terminal, TerminalDescriptor, list_terminal_descriptors, list_watches};
 use crate::rescue::tracee::{Fault, Tracee};
 use crate::sys::mishap;
-use crate::sys::proc::{self, Stat};
+use crate::sys::proc::{self, Stat, list_threads};
 use crate::sys::process::Held;
 use crate::term::ui::Ui;
 
@@ -88,10 +88,10 @@ pub fn let_go(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> (Ve
     }
     if !guardian.ledger.has_changed() {
         draft.take_back();
-        stopped.continue_those_that_ran();
+        stopped.let_continue(|process| process.has_run);
     } else if after == After::Continue {
         await_shell(job);
-        stopped.continue_all();
+        stopped.let_continue(|_| true);
     }
     mishap::pass();
     guardian.dismiss();
@@ -144,14 +144,8 @@ impl Stopped<'_> {
         Ok(())
     }
 
-    fn continue_those_that_ran(&self) {
-        for process in self.processes.iter().rev().filter(|process| process.has_run) {
-            let _ = process.held.signal(libc::SIGCONT);
-        }
-    }
-
-    fn continue_all(&self) {
-        for process in self.processes.iter().rev() {
+    fn let_continue(&self, is_meant: impl Fn(&StoppedProcess) -> bool) {
+        for process in self.processes.iter().rev().filter(|process| is_meant(process)) {
             mishap::pass();
             let _ = process.held.signal(libc::SIGCONT);
         }
@@ -213,15 +207,16 @@ fn find_running(job: &RunningJob) -> Option<(&Member, u8)> {
 
 /// A process in vfork(2) stands still in the kernel until its child has come to its exec, or has ended.
 fn let_children_run(job: &RunningJob, parent: Pid, stopped: &Stopped) {
-    let children = || job.members.iter().filter(|member| member.stat.parent == parent);
-    let held: Vec<&Held> = children().filter_map(|member| stopped.find(member.pid)).collect();
-    for child in &held {
-        let _ = child.signal(libc::SIGCONT);
-    }
+    let children = job.members.iter().filter(|member| member.stat.parent == parent);
+    let children: Vec<&Held> = children.filter_map(|member| stopped.find(member.pid)).collect();
+    let signal_all = |signal| {
+        for child in &children {
+            let _ = child.signal(signal);
+        }
+    };
+    signal_all(libc::SIGCONT);
     sleep(TIME_FOR_CHILD);
-    for child in &held {
-        let _ = child.signal(libc::SIGSTOP);
-    }
+    signal_all(libc::SIGSTOP);
 }
 
 /// Lets go of a process that is stopped.
@@ -231,10 +226,9 @@ fn let_go_of_process(
     output: &CStr,
     ledger: &Ledger,
 ) -> Result<(), Failure> {
-    let failed = |errno| Failure::Fault(Fault::from(errno));
-    let thread = choose_thread(member.pid).ok_or(Failure::Fault(Fault::Gone))?;
+    let thread = choose_thread(member.pid).ok_or(Fault::Gone)?;
     let descriptors = match terminal {
-        Some(terminal) => list_terminal_descriptors(thread, terminal).map_err(failed)?,
+        Some(terminal) => list_terminal_descriptors(thread, terminal).map_err(Fault::from)?,
         None => Vec::new(),
     };
     let watches = list_watches(thread, &descriptors);

@@ -57,12 +57,26 @@ pub struct Draft<'k> {
     /// The error is a reason.
     journal: Result<Journal, String>,
     start: Start,
-    /// Where stdout and stderr lead.
-    streams: [Leads; 2],
-    /// The name of its log in the state directory.
+    output: Output,
+    output_path: CString,
+}
+
+/// Where the descriptors of a job are to lead to.
+struct Output {
+    path: PathBuf,
+    /// Its name, if it is in the state directory.
     log: Option<String>,
-    is_log_new: bool,
-    output: CString,
+    is_new: bool,
+}
+
+impl Output {
+    fn stream(&self) -> Stream {
+        match &self.log {
+            _ if self.path == Path::new(NULL) => Stream::Discarded,
+            Some(_) => Stream::Log,
+            None => Stream::File(Text::from(&self.path)),
+        }
+    }
 }
 
 /// Whose files are made. What root lets go of for a user is that user's: the job must be able to open its log, and the
@@ -85,27 +99,22 @@ impl User {
     }
 
     /// Takes the rights of this user, until the result is dropped.
-    fn assume(self) -> nix::Result<Rights> {
-        let Self::Other(user, group) = self else { return Ok(Rights::Own) };
-        let rights = Rights::Assumed;
+    fn assume(self) -> nix::Result<Option<AssumedRights>> {
+        let Self::Other(user, group) = self else { return Ok(None) };
+        let rights = AssumedRights;
         setegid(group)?;
         seteuid(user)?;
-        Ok(rights)
+        Ok(Some(rights))
     }
 }
 
-/// The rights with which this process acts.
-enum Rights {
-    Own,
-    Assumed,
-}
+/// This process acts with the rights of another user.
+struct AssumedRights;
 
-impl Drop for Rights {
+impl Drop for AssumedRights {
     fn drop(&mut self) {
-        if matches!(self, Self::Assumed) {
-            let _ = seteuid(getuid());
-            let _ = setegid(getgid());
-        }
+        let _ = seteuid(getuid());
+        let _ = setegid(getgid());
     }
 }
 
@@ -150,19 +159,45 @@ impl Keeper {
     ) -> Result<Draft<'_>, Error> {
         let argv = read_argv(first);
         let name = request.name.clone().unwrap_or_else(|| name::of_command(&argv).to_owned());
-        let mut draft = Draft {
-            keeper: self,
-            id: known.map_or_else(|| self.identify(first), |known| *known.id()),
-            let_go_at_ms: now_in_ms(),
-            journal: self.open_journal(),
-            start: make_start(first, &name, &argv),
-            streams: [1, 2].map(|fd| Leads::of(job, first, fd)),
-            log: None,
-            is_log_new: false,
-            output: CString::default(),
+        let id = known.map_or_else(|| self.identify(first), |known| *known.id());
+        let let_go_at_ms = now_in_ms();
+        let journal = self.open_journal();
+        let output = self.choose_output(&name, id.pid, known)?;
+        let [stdout, stderr] = [1, 2].map(|fd| find_stream(job, first, fd, &output));
+        let start = Start {
+            host: Text::from(&gethostname().unwrap_or_default()),
+            name: Text::from(&name),
+            argv: argv.iter().map(Text::from).collect(),
+            directory: fs::read_link(format!("/proc/{}/cwd", first.pid)).ok().as_ref().map(Text::from),
+            stdout,
+            stderr,
+            unit: None,
         };
-        draft.choose_output(&name, known)?;
-        Ok(draft)
+        let output_path = to_c_string(output.path.clone().into_os_string());
+        Ok(Draft { keeper: self, id, let_go_at_ms, journal, start, output, output_path })
+    }
+
+    /// The file that `-o` names, or the one that the output goes to already, or a new log.
+    fn choose_output(&self, name: &OsStr, pid: Pid, known: Option<&Job>) -> Result<Output, Error> {
+        if let Some(path) = &self.output {
+            return Ok(Output { path: path.clone(), log: None, is_new: false });
+        }
+        let place = self.place.as_ref().map_err(Clone::clone)?;
+        let is_reused = |job: &&Job| job.record.rescue.is_some();
+        let reused =
+            known.filter(is_reused).and_then(|job| job.record.output().into_iter().find_map(Destination::as_path));
+        if let Some(path) = reused.filter(|path| path.exists()) {
+            let log = place.directory.name_of(path).and_then(OsStr::to_str).map(str::to_owned);
+            return Ok(Output { path: path.to_owned(), log, is_new: false });
+        }
+        let stem = LogStem::new(name);
+        let number = Cell::new(0);
+        let rights = self.user.assume();
+        let made = rights.and_then(|_rights| place.directory.create_log(&stem, pid, |it| number.set(it)));
+        let log = String::from_utf8_lossy(stem.name(pid, number.get()).as_bytes()).into_owned();
+        let path = place.directory.path().join(&log);
+        made.map_err(|errno| Error::path("create log", &path, errno))?;
+        Ok(Output { path, log: Some(log), is_new: true })
     }
 
     /// The journal; the error is a reason.
@@ -211,42 +246,25 @@ fn make_output(path: &Path) -> Result<PathBuf, Error> {
     Ok(absolute)
 }
 
-fn make_start(first: &Member, name: &OsStr, argv: &[OsString]) -> Start {
-    Start {
-        host: Text::from(&gethostname().unwrap_or_default()),
-        name: Text::from(name),
-        argv: argv.iter().map(Text::from).collect(),
-        directory: fs::read_link(format!("/proc/{}/cwd", first.pid)).ok().as_ref().map(Text::from),
-        stdout: Stream::Discarded,
-        stderr: Stream::Discarded,
-        unit: None,
+/// Where a stream of a job leads when it has been let go of. In a pipeline, another process than the first may write to
+/// the terminal.
+fn find_stream(job: &RunningJob, first: &Member, fd: i32, output: &Output) -> Stream {
+    if job.members.iter().any(|member| Terminal::of_descriptor(member.pid, fd).is_some_and(Terminal::is_terminal)) {
+        return output.stream();
     }
-}
-
-/// Where a stream of a job leads before it is let go of.
-enum Leads {
-    ToTerminal,
-    Elsewhere(Stream),
-}
-
-impl Leads {
-    /// In a pipeline, another process than the first may write to the terminal.
-    fn of(job: &RunningJob, first: &Member, fd: i32) -> Self {
-        if job.members.iter().any(|member| Terminal::of_descriptor(member.pid, fd).is_some_and(Terminal::is_terminal)) {
-            return Self::ToTerminal;
-        }
-        let link = format!("/proc/{}/fd/{fd}", first.pid);
-        let path = fs::read_link(&link).unwrap_or_default();
-        // A file that still has its name.
-        let is_file = fs::metadata(&link)
-            .ok()
-            .zip(fs::metadata(&path).ok())
-            .is_some_and(|(open, named)| open.is_file() && (open.dev(), open.ino()) == (named.dev(), named.ino()));
-        Self::Elsewhere(match path.to_str() {
-            Some(NULL) => Stream::Discarded,
-            _ if is_file => Stream::File(Text::from(&path)),
-            _ => Stream::Kept,
-        })
+    let link = format!("/proc/{}/fd/{fd}", first.pid);
+    let path = fs::read_link(&link).unwrap_or_default();
+    // A file that still has its name.
+    let is_file = fs::metadata(&link)
+        .ok()
+        .zip(fs::metadata(&path).ok())
+        .is_some_and(|(open, named)| open.is_file() && (open.dev(), open.ino()) == (named.dev(), named.ino()));
+    match path.to_str() {
+        Some(NULL) => Stream::Discarded,
+        // The job was let go of in part before.
+        _ if is_file && path == output.path => output.stream(),
+        _ if is_file => Stream::File(Text::from(&path)),
+        _ => Stream::Kept,
     }
 }
 
@@ -257,62 +275,17 @@ fn identity(member: &Member) -> ProcessId {
 impl Draft<'_> {
     /// Where its descriptors are to lead to.
     pub fn output(&self) -> &CStr {
-        &self.output
-    }
-
-    /// The file that `-o` names, or the one that the output goes to already, or a new log.
-    fn choose_output(&mut self, name: &OsStr, known: Option<&Job>) -> Result<(), Error> {
-        if let Some(path) = &self.keeper.output {
-            self.set_output(path);
-            return Ok(());
-        }
-        let place = self.keeper.place.as_ref().map_err(Clone::clone)?;
-        let is_reused = |job: &&Job| job.record.rescue.is_some();
-        let reused =
-            known.filter(is_reused).and_then(|job| job.record.output().into_iter().find_map(Destination::as_path));
-        if let Some(path) = reused.filter(|path| path.exists()) {
-            self.log = place.directory.name_of(path).and_then(OsStr::to_str).map(str::to_owned);
-            self.set_output(path);
-            return Ok(());
-        }
-        let stem = LogStem::new(name);
-        let number = Cell::new(0);
-        let rights = self.keeper.user.assume();
-        let made = rights.and_then(|_rights| place.directory.create_log(&stem, self.id.pid, |it| number.set(it)));
-        let log = String::from_utf8_lossy(stem.name(self.id.pid, number.get()).as_bytes()).into_owned();
-        let path = place.directory.path().join(&log);
-        made.map_err(|errno| Error::path("create log", &path, errno))?;
-        (self.log, self.is_log_new) = (Some(log), true);
-        self.set_output(&path);
-        Ok(())
-    }
-
-    fn set_output(&mut self, path: &Path) {
-        let stream = if path == Path::new(NULL) {
-            Stream::Discarded
-        } else if self.log.is_some() {
-            Stream::Log
-        } else {
-            Stream::File(Text::from(path))
-        };
-        [self.start.stdout, self.start.stderr] = self.streams.each_ref().map(|leads| match leads {
-            Leads::ToTerminal => stream.clone(),
-            // It was let go of in part before.
-            Leads::Elsewhere(Stream::File(file)) if file.as_path() == path => stream.clone(),
-            Leads::Elsewhere(stream) => stream.clone(),
-        });
-        self.output = to_c_string(path.as_os_str().to_owned());
+        &self.output_path
     }
 
     /// Records that the job is let go of, with all its processes. A job that cannot be recorded is let go of all the same.
     pub fn record(&self, job: &RunningJob, ui: &Ui) {
-        let path = Path::new(OsStr::from_bytes(self.output.to_bytes()));
-        let output = fs::metadata(path).ok().filter(fs::Metadata::is_file);
+        let output = fs::metadata(&self.output.path).ok().filter(fs::Metadata::is_file);
         let rescue = Rescue {
             session: job.session,
             group: job.group,
             let_go_at_ms: self.let_go_at_ms,
-            log: self.log.clone(),
+            log: self.output.log.clone(),
             output: output.map(|metadata| FileId { device: metadata.dev(), inode: metadata.ino() }),
             members: job.members.iter().map(identity).collect(),
         };
@@ -337,7 +310,7 @@ impl Draft<'_> {
         if let Ok(journal) = &self.journal {
             let _ = journal.append_rescue_withdrawal(&place.directory, self.id, self.let_go_at_ms);
         }
-        if let (true, Some(log)) = (self.is_log_new, &self.log) {
+        if let (true, Some(log)) = (self.output.is_new, &self.output.log) {
             let _ = place.directory.remove(log.as_str());
         }
     }
@@ -345,7 +318,7 @@ impl Draft<'_> {
     /// The job, and where its output goes.
     pub fn describe(&self, job: &RunningJob, ui: &Ui) -> String {
         let directory = self.keeper.place.as_ref().map_or(Path::new(""), |place| place.directory.path());
-        let process = Process { session: job.session, log: self.log.clone(), tracker: None };
+        let process = Process { session: job.session, log: self.output.log.clone(), tracker: None };
         let record = Record::new("", self.id, process, self.start.clone(), directory);
         format!("{} (PID {}), {}", quote(self.start.name.as_os_str()), ui.strong(self.id.pid), describe_output(&record))
     }

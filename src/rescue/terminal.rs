@@ -9,8 +9,7 @@ use nix::libc;
 use nix::sys::stat::{major, minor};
 use nix::unistd::Pid;
 
-use crate::sys::errno;
-use crate::sys::proc::Stat;
+use crate::sys::proc::{Stat, descriptor_flags, list_descriptors, terminal_device};
 
 /// A terminal, by its device number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +25,8 @@ const CONSOLE: Terminal = Terminal { major: 5, minor: 1 };
 impl Terminal {
     /// The controlling terminal of a process.
     pub fn controlling(stat: &Stat) -> Option<Self> {
-        // proc_pid_stat(5): the minor number is in bits 31 to 20 and 7 to 0, the major number in bits 19 to 8.
-        let number = u64::from(stat.terminal);
-        (number != 0).then_some(Self { major: number >> 8 & 0xfff, minor: number & 0xff | number >> 12 & 0xfff00 })
+        let (major, minor) = terminal_device(stat.terminal);
+        (stat.terminal != 0).then_some(Self { major: major.into(), minor: minor.into() })
     }
 
     /// The terminal that a standard stream of a process is on.
@@ -97,22 +95,6 @@ pub fn list_terminal_descriptors(pid: Pid, terminal: Terminal) -> nix::Result<Ve
         found.push(TerminalDescriptor { fd, purpose, closes_on_exec });
     }
     Ok(found)
-}
-
-fn list_descriptors(pid: Pid) -> nix::Result<Vec<i32>> {
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd")).map_err(|error| errno(&error))? {
-        numbers.extend(
-            entry.map_err(|error| errno(&error))?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()),
-        );
-    }
-    Ok(numbers)
-}
-
-fn descriptor_flags(pid: Pid, fd: i32) -> Option<i32> {
-    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
-    i32::from_str_radix(flags.trim(), 8).ok()
 }
 
 /// The pairs of an epoll instance and a descriptor that it watches, for those of `watched`: epoll(7).

@@ -7,6 +7,7 @@
 
 use std::ffi::c_void;
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::ptr::null_mut;
 
@@ -19,14 +20,13 @@ use crate::rescue::ledger::Ledger;
 use crate::rescue::processor::{INSTRUCTION, Registers, WORDS};
 use crate::sys::errno;
 use crate::sys::mishap;
+use crate::sys::signals::SET_SIZE;
 
 /// From linux/ptrace.h: the mask of a thread, as the kernel has it.
 const PTRACE_GETSIGMASK: c_uint = 0x420a;
 const PTRACE_SETSIGMASK: c_uint = 0x420b;
 const PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG: c_uint = 0x4211;
 const NO_SIGNAL: c_int = 0;
-/// The size of the kernel's signal set, in bytes.
-const SET_SIZE: usize = 8;
 /// The set of registers that proc_pid_stat(5) and core(5) call `NT_PRSTATUS`.
 const NT_PRSTATUS: c_int = 1;
 /// The largest error number that a system call can return.
@@ -49,9 +49,16 @@ pub enum Fault {
     NoInstruction,
 }
 
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        errno(&error).into()
+    }
+}
+
 impl From<Errno> for Fault {
     fn from(errno: Errno) -> Self {
-        if errno == Errno::ESRCH { Self::Gone } else { Self::Trace(errno) }
+        // ptrace(2), and /proc.
+        if matches!(errno, Errno::ESRCH | Errno::ENOENT) { Self::Gone } else { Self::Trace(errno) }
     }
 }
 
@@ -86,30 +93,12 @@ impl<'l> Tracee<'l> {
     /// process again before it runs one instruction, and the guardian puts it back.
     pub fn seize(process: Pid, thread: Pid, ledger: &'l Ledger) -> Result<Self, Fault> {
         let directory = format!("/proc/{process}/task/{thread}");
-        let opened = OpenOptions::new().read(true).write(true).open(format!("{directory}/mem"));
-        let memory = opened.map_err(|error| match errno(&error) {
-            Errno::ENOENT => Fault::Gone,
-            errno => Fault::from(errno),
-        })?;
+        let memory = OpenOptions::new().read(true).write(true).open(format!("{directory}/mem"))?;
         let instruction = find_instruction(&directory, &memory)?;
-        let held = hold(thread)?;
-        let tracee = (|| {
-            let saved = get_registers(thread)?;
-            if !saved.is_native() {
-                return Err(Fault::NotNative);
-            }
-            if is_intercepted(thread) {
-                return Err(Fault::Intercepted);
-            }
-            Ok((saved, get_mask(thread)?))
-        })();
-        let (saved, mask) = match tracee {
-            Ok(read) => read,
-            Err(fault) => {
-                let _ = ptrace::detach(held, None);
-                return Err(fault);
-            }
-        };
+        hold(thread)?;
+        let (saved, mask) = examine(thread).inspect_err(|_| {
+            let _ = ptrace::detach(thread, None);
+        })?;
         ledger.enter(thread, &saved, mask);
         mishap::pass();
         let tracee = Self { thread, memory, saved, mask, instruction, is_untouched: true, ledger };
@@ -143,7 +132,7 @@ impl<'l> Tracee<'l> {
 
     /// Writes to memory of the tracee that was mapped for us.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
-        self.memory.write_all_at(bytes, address).map_err(|error| Fault::from(errno(&error)))
+        Ok(self.memory.write_all_at(bytes, address)?)
     }
 
     fn resume_until_system_call(&self) -> Result<(), Fault> {
@@ -168,7 +157,9 @@ impl<'l> Tracee<'l> {
         if !self.is_untouched {
             ptrace::interrupt(self.thread)?;
             mishap::pass();
-            run_until_interrupted(self.thread)?;
+            resume(libc::PTRACE_CONT, self.thread, NO_SIGNAL)?;
+            mishap::pass();
+            await_interruption(self.thread)?;
         }
         restore(self.thread, &self.saved, self.mask)?;
         mishap::pass();
@@ -187,36 +178,37 @@ impl Drop for Tracee<'_> {
 }
 
 /// Becomes the tracer of a thread, and waits until it has stopped.
-fn hold(thread: Pid) -> Result<Pid, Fault> {
+fn hold(thread: Pid) -> Result<(), Fault> {
     ptrace::seize(thread, ptrace::Options::PTRACE_O_TRACESYSGOOD)?;
     mishap::pass();
     ptrace::interrupt(thread)?;
     mishap::pass();
-    match wait(thread)? {
-        Stop::Interrupted => (),
-        Stop::SystemCall => run_until_interrupted(thread)?,
-        Stop::Signal(signal) => {
-            resume(libc::PTRACE_CONT, thread, signal)?;
-            if wait(thread)? != Stop::Interrupted {
-                run_until_interrupted(thread)?;
-            }
-        }
-    }
-    Ok(thread)
+    await_interruption(thread)
 }
 
-/// Lets a thread run that is about to be interrupted, until it has been.
-fn run_until_interrupted(thread: Pid) -> Result<(), Fault> {
-    let mut signal = NO_SIGNAL;
+/// Waits until a thread stops because it was interrupted. A signal that comes first is delivered.
+fn await_interruption(thread: Pid) -> Result<(), Fault> {
     loop {
+        let signal = match wait(thread)? {
+            Stop::Interrupted => return Ok(()),
+            Stop::SystemCall => NO_SIGNAL,
+            Stop::Signal(pending) => pending,
+        };
         resume(libc::PTRACE_CONT, thread, signal)?;
         mishap::pass();
-        match wait(thread)? {
-            Stop::Interrupted => return Ok(()),
-            Stop::SystemCall => signal = NO_SIGNAL,
-            Stop::Signal(pending) => signal = pending,
-        }
     }
+}
+
+/// The registers and the mask of a thread that is held, if it can make system calls for us.
+fn examine(thread: Pid) -> Result<(Registers, u64), Fault> {
+    let registers = get_registers(thread)?;
+    if !registers.is_native() {
+        return Err(Fault::NotNative);
+    }
+    if is_intercepted(thread) {
+        return Err(Fault::Intercepted);
+    }
+    Ok((registers, get_mask(thread)?))
 }
 
 /// For the guardian: takes a thread whose tracer has died, and puts its registers and its mask back. EPERM: the tracer is
@@ -245,14 +237,12 @@ fn resume(request: c_uint, thread: Pid, signal: c_int) -> nix::Result<()> {
 /// Waits for the next stop of a tracee. Any stop, of any thread: `__WALL`.
 fn wait(thread: Pid) -> Result<Stop, Fault> {
     let mut status = 0;
-    loop {
-        // SAFETY: waitpid writes one number to `status`.
-        let waited = unsafe { libc::waitpid(thread.as_raw(), &raw mut status, libc::__WALL) };
-        match Errno::result(waited) {
-            Err(Errno::EINTR) => (),
-            Err(Errno::ECHILD) => return Err(Fault::Gone),
-            Err(errno) => return Err(errno.into()),
-            Ok(_) => break,
+    // SAFETY: waitpid writes one number to `status`.
+    while let Err(errno) = Errno::result(unsafe { libc::waitpid(thread.as_raw(), &raw mut status, libc::__WALL) }) {
+        match errno {
+            Errno::EINTR => (),
+            Errno::ECHILD => return Err(Fault::Gone),
+            errno => return Err(errno.into()),
         }
     }
     if !libc::WIFSTOPPED(status) {
@@ -312,7 +302,7 @@ fn is_intercepted(thread: Pid) -> bool {
 /// The address of an instruction in the memory of a process that makes a system call: in the vDSO (vdso(7)), which every
 /// program has, else in any code.
 fn find_instruction(directory: &str, memory: &File) -> Result<u64, Fault> {
-    let maps = fs::read_to_string(format!("{directory}/maps")).map_err(|error| Fault::from(errno(&error)))?;
+    let maps = fs::read_to_string(format!("{directory}/maps"))?;
     let is_code = |line: &&str| line.split(' ').nth(1).is_some_and(|access| access.starts_with("r-x"));
     let code = || maps.lines().filter(is_code);
     let in_order = code().filter(|line| line.ends_with("[vdso]")).chain(code().filter(|line| !line.ends_with(']')));

@@ -19,11 +19,9 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, chdir, setpgid, setsid};
 
 use crate::jobs::record::{JobId, Process, ProcessId};
-use crate::start::pidfile::HeldPidFile;
 use crate::start::plan::{Place, Plan};
 use crate::start::report::{GivenUp, Report, Role, Step};
 use crate::start::request::Sequence;
-use crate::start::streams::Redirection;
 use crate::start::tracker;
 use crate::sys::descriptors::redirect;
 use crate::sys::proc::{own_start_time, time_since_boot};
@@ -39,7 +37,7 @@ pub struct Child<'a> {
     pub report: &'a Report,
 }
 
-impl<'a> Child<'a> {
+impl Child<'_> {
     /// Makes the process that becomes or makes the command, and returns its PID when the command is running or has
     /// failed to start. Called by the launcher, or by the tracking process.
     pub fn make_command(self) -> nix::Result<Pid> {
@@ -49,7 +47,7 @@ impl<'a> Child<'a> {
                 self.note(Step::Fork, None);
                 let intermediate = self.spawn(Role::Intermediate, Self::leave_session)?;
                 // It has ended, or is ending.
-                let _ = reap(intermediate);
+                reap(intermediate);
                 Ok(self.report.command().unwrap_or(intermediate))
             }
         }
@@ -161,13 +159,9 @@ impl<'a> Child<'a> {
         self.note(Step::Redirect, None);
         check(signals::reset_dispositions(plan.sigchld), Step::Dispositions)?;
         self.note(Step::Dispositions, None);
-        let pidfile = self.take_pidfile()?;
-        let Err(given_up) = self.execute();
-        if let Some(pidfile) = pidfile {
-            pidfile.give_back();
-            self.report.has_pidfile.store(false, Ordering::Release);
-        }
-        Err(given_up)
+        // Its lock ends when it is closed.
+        let _held = self.take_pidfile()?;
+        self.execute()
     }
 
     /// The last steps.
@@ -199,18 +193,16 @@ impl<'a> Child<'a> {
     }
 
     fn redirect(self, log: Option<&OwnedFd>) -> nix::Result<()> {
-        for (stream, redirection) in (0..).zip(self.plan.streams.redirections()) {
-            match (redirection, log) {
-                (Redirection::From(fd), _) => redirect(fd, stream)?,
-                (Redirection::FromLog, Some(log)) => redirect(log.as_raw_fd(), stream)?,
-                (Redirection::FromStdout, _) => redirect(1, stream)?,
-                (Redirection::Keep | Redirection::FromLog, _) => (),
+        let replacements = self.plan.streams.replacements(log.map(AsRawFd::as_raw_fd));
+        for (stream, replacement) in (0..).zip(replacements) {
+            if let Some(replacement) = replacement {
+                redirect(replacement, stream)?;
             }
         }
         Ok(())
     }
 
-    fn take_pidfile(self) -> Result<Option<HeldPidFile<'a>>, GivenUp> {
+    fn take_pidfile(self) -> Result<Option<OwnedFd>, GivenUp> {
         let Some(pidfile) = &self.plan.pidfile else { return Ok(None) };
         let note = |is_new| {
             self.report.is_pidfile_new.store(is_new, Ordering::Release);

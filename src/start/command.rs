@@ -43,8 +43,8 @@ pub enum Refusal {
     NotFound,
     /// The file of this number is there.
     File(usize, Errno),
-    /// The file of this number has no `#!`, and there is no shell.
-    NoShell(usize),
+    /// A file has no `#!`, and there is no shell.
+    NoShell,
 }
 
 impl Command {
@@ -83,7 +83,7 @@ impl Command {
             if errno == Errno::ENOEXEC && !has_interpreter_line(file) {
                 errno = execute(SHELL, self.arguments.of_shell(file), self.environment.array());
                 if errno == Errno::ENOENT {
-                    return Refusal::NoShell(number);
+                    return Refusal::NoShell;
                 }
             }
             let is_missing = || stat(file.as_c_str()).is_err();
@@ -111,7 +111,7 @@ impl Command {
             }
             Refusal::NotFound => Error::not_found(format!("cannot run {name}: not found in PATH"))
                 .with_hint_if_any(hints::for_missing(&self.name)),
-            Refusal::NoShell(_) => self.explain_missing_interpreter(Some(as_path(SHELL).as_os_str().to_owned())),
+            Refusal::NoShell => self.explain_missing_interpreter(Some(as_path(SHELL).as_os_str().to_owned())),
             Refusal::File(number, errno) => self.explain_refused_file(self.file(number), errno),
         }
     }

@@ -96,7 +96,11 @@ fn launch(plan: &Plan, report: &Report) -> Result<Pid, Error> {
     let made = if plan.tracking.is_some() { child.make_tracker() } else { child.make_command() };
     // This is the launcher again. The command is running, or will not run; or a process before it was killed, and that
     // is not known yet.
-    if report.abandon() {
+    let command = report.borrower(Role::Command);
+    if !report.abandon() {
+        command.wait_until_gone();
+    }
+    if !report.counts() {
         end_all(report);
         take_back(plan, report);
         return Err(match (report.given_up.get(), made) {
@@ -107,13 +111,6 @@ fn launch(plan: &Plan, report: &Report) -> Result<Pid, Error> {
                 plan.command_name()
             )),
         });
-    }
-    let command = report.borrower(Role::Command);
-    command.wait_until_gone();
-    if let Some(given_up) = report.given_up.get() {
-        end_all(report);
-        take_back(plan, report);
-        return Err(explain(report, plan, given_up));
     }
     if has_descendants {
         if report.tracking_fault.get().is_some() {

@@ -13,12 +13,12 @@ use crate::jobs::record::{End, JobId, Record, describe_output, to_line};
 use crate::jobs::session::count_in_session;
 use crate::start::failure::explain_record_fault;
 use crate::start::hints;
-use crate::start::plan::Plan;
+use crate::start::plan::{Place, Plan};
 use crate::start::report::{Report, Role};
 use crate::start::request::{Request, Watch};
 use crate::start::steps::TakenStep;
 use crate::start::streams::Output;
-use crate::start::watch::{self, Watched};
+use crate::start::watch::{self, Watched, Watcher};
 use crate::sys::proc::time_since_boot;
 use crate::sys::{errno, proc, signals};
 use crate::systemd;
@@ -60,10 +60,8 @@ impl Started<'_> {
     pub fn warn_of_faults(&self, ui: &Ui) {
         let fault = match &self.plan.place {
             Err(error) => Some(error.to_string()),
-            Ok(place) => {
-                let fault = self.report.record_fault.get();
-                place.fault().or_else(|| fault.map(|errno| explain_record_fault(self.report, errno)))
-            }
+            Ok(Place { journal: Err(errno), .. }) => Some(reason(*errno)),
+            Ok(_) => self.report.record_fault.get().map(|errno| explain_record_fault(self.report, errno)),
         };
         if let Some(fault) = fault {
             ui.warn(format!("cannot record job {}: {fault}", self.name()));
@@ -127,17 +125,15 @@ impl Started<'_> {
         let until = limit.and_then(|limit| Instant::now().checked_add(limit.saturating_sub(elapsed())));
         let is_tracked = self.plan.tracking.is_some() && self.report.tracking_fault.get().is_none();
         let tracker = self.report.borrower(Role::Tracker).pid().filter(|_| is_tracked);
-        let watched = match self.report.job.get().zip(tracker) {
-            Some((id, tracker)) => watch::watch_tracked(id, tracker, until, ignored, || self.recorded_end(id)),
-            None => watch::watch_child(self.pid, until, ignored),
-        };
+        let watched = Watcher::new(until, ignored).and_then(|watcher| match self.report.job.get().zip(tracker) {
+            Some((id, tracker)) => watcher.watch_tracked(id, tracker, || self.recorded_end(id)),
+            None => watcher.watch_child(self.pid),
+        });
         // If the end was not seen, there is no status to exit with.
         let unknown = if request.watch == Watch::ToTheEnd { FAILED } else { 0 };
         match watched {
             Ok(Watched::Running) => {
-                if limit.is_some() {
-                    self.note_start(ui);
-                }
+                self.note_start(ui);
                 0
             }
             Ok(Watched::Ended(status, usage)) => {
@@ -198,11 +194,12 @@ impl Started<'_> {
         let sentence = format!("{} {end_of} after {lifetime}{left}", self.name());
         let record = self.record();
         let written = record.as_ref().and_then(|record| Some((record, self.file_with_output(record)?)));
+        if end.status().success() {
+            let output = written.map_or(String::new(), |(record, _)| format!(", {}", describe_output(record)));
+            ui.note(format!("{sentence}{output}"));
+            return;
+        }
         match written {
-            Some((record, _)) if end.status().success() => {
-                ui.note(format!("{sentence}, {}", describe_output(record)));
-            }
-            None if end.status().success() => ui.note(sentence),
             Some((record, (path, begin))) => {
                 let lines = watch::last_lines(path, begin);
                 ui.complain(format!("{sentence}{}", if lines.is_empty() { "" } else { ":" }));
@@ -210,9 +207,6 @@ impl Started<'_> {
                 ui.complain(describe_output(record));
             }
             None => ui.complain(sentence),
-        }
-        if end.status().success() {
-            return;
         }
         if let Some(hint) = self.plan.start.argv.first().and_then(|name| hints::for_failed(name.as_os_str())) {
             ui.complain(format!("hint: {hint}"));

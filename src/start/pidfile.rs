@@ -7,7 +7,7 @@
 //!
 //! Everything here except the error messages runs in the new process, and allocates nothing.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CString, OsStr};
 use std::fmt::Write;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -28,6 +28,9 @@ use crate::sys::fixed::FixedText;
 
 /// Shells use descriptors up to 9 in scripts, and some from 10 on for themselves.
 const LOWEST_DESCRIPTOR: RawFd = 64;
+/// A link could lead anywhere, and what is no file could wait or become the controlling terminal.
+const FLAGS: OFlag =
+    OFlag::O_RDWR.union(OFlag::O_NOFOLLOW).union(OFlag::O_NOCTTY).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
 /// In bytes: more than any PID with a newline.
 const LONGEST_CONTENT: usize = 32;
 /// How often to try again when another start has just removed or released the file.
@@ -40,13 +43,6 @@ pub struct PidFile {
     mode: Mode,
     /// Device and inode of the standard streams.
     streams: Vec<(u64, u64)>,
-}
-
-/// A pidfile that this process holds.
-pub struct HeldPidFile<'a> {
-    path: &'a CStr,
-    file: OwnedFd,
-    is_new: bool,
 }
 
 /// Why it cannot be used.
@@ -69,32 +65,32 @@ impl PidFile {
         Path::new(OsStr::from_bytes(self.path.to_bytes()))
     }
 
-    /// `path` is absolute: it is opened when the process may be in another directory.
-    pub fn new(path: &Path, caller_umask: Mode, streams: Vec<(u64, u64)>) -> Self {
+    pub fn new(path: &Path, caller_umask: Mode, streams: Vec<(u64, u64)>) -> Result<Self, Error> {
+        // It is opened when the process may be in another directory.
+        let absolute = std::path::absolute(path).map_err(|error| Error::io("use pidfile", path, &error))?;
         let mode = Mode::from_bits_truncate(0o644).difference(caller_umask) | Mode::S_IRUSR | Mode::S_IWUSR;
-        Self { path: to_c_string(path.as_os_str().to_owned()), mode, streams }
+        Ok(Self { path: to_c_string(absolute.into_os_string()), mode, streams })
     }
 
     /// Opens the file, creates it if need be, locks it for the calling process, and writes its PID and a newline. The
     /// descriptor stays open across an exec, and the lock with it. A link could lead anywhere, and is refused.
     ///
     /// `note` is called before the file is opened, and with `true` when it is known to be a new one.
-    pub fn take(&self, note: impl Fn(bool)) -> Result<HeldPidFile<'_>, Fault> {
+    pub fn take(&self, note: impl Fn(bool)) -> Result<OwnedFd, Fault> {
         for _ in 0..MOST_TRIES {
-            let held = self.open(&note).map_err(Fault::Open)?;
-            if self.lock_and_write(&held)? {
-                return Ok(held);
+            let file = self.open(&note).map_err(Fault::Open)?;
+            if self.lock_and_write(&file)? {
+                return Ok(file);
             }
         }
         Err(Fault::KeepsChanging)
     }
 
-    fn open(&self, note: impl Fn(bool)) -> nix::Result<HeldPidFile<'_>> {
-        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    fn open(&self, note: impl Fn(bool)) -> nix::Result<OwnedFd> {
         note(false);
         // First as a new file, to know whether it is to be removed again.
-        let (low, is_new) = match open(self.path.as_c_str(), flags | OFlag::O_CREAT | OFlag::O_EXCL, self.mode) {
-            Err(Errno::EEXIST) => (open(self.path.as_c_str(), flags | OFlag::O_CREAT, self.mode)?, false),
+        let (low, is_new) = match open(self.path.as_c_str(), FLAGS | OFlag::O_CREAT | OFlag::O_EXCL, self.mode) {
+            Err(Errno::EEXIST) => (open(self.path.as_c_str(), FLAGS | OFlag::O_CREAT, self.mode)?, false),
             other => (other?, true),
         };
         note(is_new);
@@ -102,13 +98,12 @@ impl PidFile {
         if is_new {
             fchmod(&low, self.mode)?;
         }
-        let file = duplicate_from(&low, LOWEST_DESCRIPTOR)?;
-        Ok(HeldPidFile { path: &self.path, file, is_new })
+        duplicate_from(&low, LOWEST_DESCRIPTOR)
     }
 
     /// Returns false if the file has to be opened again.
-    fn lock_and_write(&self, held: &HeldPidFile) -> Result<bool, Fault> {
-        let status = fstat(&held.file).map_err(Fault::Open)?;
+    fn lock_and_write(&self, file: &OwnedFd) -> Result<bool, Fault> {
+        let status = fstat(file).map_err(Fault::Open)?;
         if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
             return Err(Fault::NotRegular);
         }
@@ -118,17 +113,17 @@ impl PidFile {
         if self.streams.contains(&(status.st_dev, status.st_ino)) {
             return Err(Fault::IsStream);
         }
-        match fcntl(&held.file, FcntlArg::F_SETLK(&whole_file())) {
-            Ok(_) if held.is_in_place(&status) => {
-                if !held.holds_at_most_a_pid(&status) {
+        match fcntl(file, FcntlArg::F_SETLK(&whole_file())) {
+            Ok(_) if self.is_in_place(&status) => {
+                if !holds_at_most_a_pid(file, &status) {
                     return Err(Fault::OtherContent);
                 }
-                held.write().inspect_err(|_| held.give_back()).map_err(Fault::Write)?;
+                write_pid(file).map_err(Fault::Write)?;
                 Ok(true)
             }
             // A start that has failed has removed it between the open and the lock.
             Ok(_) => Ok(false),
-            Err(Errno::EACCES | Errno::EAGAIN) => match held.holder() {
+            Err(Errno::EACCES | Errno::EAGAIN) => match find_holder(file) {
                 Some(number) => Err(Fault::Held(number)),
                 // Its holder has ended meanwhile.
                 None => Ok(false),
@@ -137,23 +132,22 @@ impl PidFile {
         }
     }
 
-    /// Takes the file back after the process `pid`, which was about to take it, has failed or was killed. `is_new`: that
-    /// process is known to have made it; else it may have, if the file is empty and younger than the start. A file that
-    /// another start has locked since is left alone.
+    /// Takes the file back after the process `pid`, which has taken it or was about to, has failed or was killed: removes
+    /// it if it was made for that, else empties it. `is_new`: that process is known to have made it; else it may have, if
+    /// the file is empty and younger than the start. A file that another start has locked since is left alone.
     pub fn take_back_from(&self, pid: Pid, is_new: bool, started_at_ms: u64) {
-        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let Ok(file) = open(self.path.as_c_str(), flags, Mode::empty()) else { return };
+        let Ok(file) = open(self.path.as_c_str(), FLAGS, Mode::empty()) else { return };
         let Ok(status) = fstat(&file) else { return };
         let is_new = is_new || status.st_size == 0 && was_changed_since(&status, started_at_ms);
-        let held = HeldPidFile { path: &self.path, file, is_new };
-        let is_free = match fcntl(&held.file, FcntlArg::F_SETLK(&whole_file())) {
+        let is_free = match fcntl(&file, FcntlArg::F_SETLK(&whole_file())) {
             Err(Errno::EACCES | Errno::EAGAIN) => false,
             // Where nothing can be locked, no other start has written its PID.
             Err(_) => status.st_size == 0,
             Ok(_) => true,
         };
-        if is_free && held.is_in_place(&status) && held.holds_nothing_or(pid, &status) {
-            held.give_back();
+        if is_free && self.is_in_place(&status) && holds_nothing_or(pid, &file, &status) {
+            // If that fails, nothing else can be done.
+            let _ = if is_new { unlink(self.path.as_c_str()) } else { ftruncate(&file, 0) };
         }
     }
 
@@ -174,46 +168,43 @@ impl PidFile {
             Fault::Foreign(user) => refuse(&format!("it belongs to user {user}")),
         }
     }
-}
-
-impl HeldPidFile<'_> {
-    /// Takes it back after a start that failed: removes it if it was made for that, else empties it.
-    pub fn give_back(&self) {
-        // Nobody could be told, and the lock ends in any case.
-        let _ = if self.is_new { unlink(self.path) } else { ftruncate(&self.file, 0) };
-    }
-
-    /// Whether nothing is lost when it is overwritten: it is empty, or holds a single number.
-    fn holds_at_most_a_pid(&self, status: &FileStat) -> bool {
-        let mut content = [0; LONGEST_CONTENT];
-        let length = pread(&self.file, &mut content, 0).unwrap_or(LONGEST_CONTENT);
-        let content = content.get(..length).unwrap_or_default().trim_ascii();
-        let is_pid = || str::from_utf8(content).is_ok_and(|digits| digits.parse::<u32>().is_ok());
-        usize::try_from(status.st_size).is_ok_and(|size| size < LONGEST_CONTENT) && (content.is_empty() || is_pid())
-    }
-
-    fn holds_nothing_or(&self, pid: Pid, status: &FileStat) -> bool {
-        let mut content = [0; LONGEST_CONTENT];
-        let length = pread(&self.file, &mut content, 0).unwrap_or(0);
-        status.st_size == 0 || content.get(..length) == Some(text_of(pid).as_bytes())
-    }
-
-    fn write(&self) -> nix::Result<()> {
-        ftruncate(&self.file, 0)?;
-        let text = text_of(Pid::this());
-        if pwrite(&self.file, text.as_bytes(), 0)? < text.as_bytes().len() { Err(Errno::ENOSPC) } else { Ok(()) }
-    }
-
-    /// The number of the process that has it locked, 0 where that cannot be seen from here; `None` if no process has.
-    fn holder(&self) -> Option<i32> {
-        let mut lock = whole_file();
-        fcntl(&self.file, FcntlArg::F_GETLK(&mut lock)).ok()?;
-        (i32::from(lock.l_type) != libc::F_UNLCK).then_some(lock.l_pid)
-    }
 
     fn is_in_place(&self, status: &FileStat) -> bool {
-        lstat(self.path).is_ok_and(|named| (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino))
+        lstat(self.path.as_c_str()).is_ok_and(|named| (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino))
     }
+}
+
+/// Whether nothing is lost when it is overwritten: it is empty, or holds a single number.
+fn holds_at_most_a_pid(file: &OwnedFd, status: &FileStat) -> bool {
+    let mut content = [0; LONGEST_CONTENT];
+    let length = pread(file, &mut content, 0).unwrap_or(LONGEST_CONTENT);
+    let content = content.get(..length).unwrap_or_default().trim_ascii();
+    let is_pid = || str::from_utf8(content).is_ok_and(|digits| digits.parse::<u32>().is_ok());
+    usize::try_from(status.st_size).is_ok_and(|size| size < LONGEST_CONTENT) && (content.is_empty() || is_pid())
+}
+
+fn holds_nothing_or(pid: Pid, file: &OwnedFd, status: &FileStat) -> bool {
+    let mut content = [0; LONGEST_CONTENT];
+    let length = pread(file, &mut content, 0).unwrap_or(0);
+    status.st_size == 0 || content.get(..length) == Some(text_of(pid).as_bytes())
+}
+
+/// Writes the PID of this process. If there is no room for all of it, the file is empty.
+fn write_pid(file: &OwnedFd) -> nix::Result<()> {
+    ftruncate(file, 0)?;
+    let text = text_of(Pid::this());
+    if pwrite(file, text.as_bytes(), 0)? < text.as_bytes().len() {
+        ftruncate(file, 0)?;
+        return Err(Errno::ENOSPC);
+    }
+    Ok(())
+}
+
+/// The number of the process that has it locked, 0 where that cannot be seen from here; `None` if no process has.
+fn find_holder(file: &OwnedFd) -> Option<i32> {
+    let mut lock = whole_file();
+    fcntl(file, FcntlArg::F_GETLK(&mut lock)).ok()?;
+    (i32::from(lock.l_type) != libc::F_UNLCK).then_some(lock.l_pid)
 }
 
 fn text_of(pid: Pid) -> FixedText<LONGEST_CONTENT> {

@@ -2,7 +2,7 @@
 //! opened and put into memory, because it may not allocate (`sys::spawn`). From then on, the plan is only read.
 
 use std::env;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::path::Path;
 use nix::sys::stat::Mode;
 use nix::unistd::gethostname;
 
-use crate::error::{Error, reason};
+use crate::error::Error;
 use crate::jobs::directory::{LogStem, StateDirectory};
 use crate::jobs::journal::{Journal, StartDraft};
 use crate::jobs::name;
@@ -67,7 +67,6 @@ pub struct Place {
 /// What a tracking process needs.
 pub struct TrackingPlan {
     pub null: File,
-    pub boot_id: CString,
     pub name: CString,
     /// The program that shows notifications.
     pub notifier: Option<CString>,
@@ -86,38 +85,23 @@ impl Plan {
         let directory = request.directory.as_deref().or_else(|| is_daemon.then_some(Path::new("/")));
         let command = Command::find(&request.command, directory.is_some())?;
         let kept = descriptors_to_keep(&request.keep, &request.command)?;
-        let [input, output, error] = [&request.input, &request.output, &request.error].map(Option::as_ref);
-        let streams = if is_daemon {
-            Streams::open_for_daemon(input, output, error)
-        } else {
-            Streams::open(input, output, error)
-        }?;
-        let pidfile = request.pidfile.as_deref().map(std::path::absolute).transpose();
-        let pidfile = pidfile
-            .map_err(|error| Error::io("use pidfile", request.pidfile.as_deref().unwrap_or(Path::new("")), &error))?;
-        let is_tracked = request.tracking != Tracking::No;
-        let notifier = if request.tracking == Tracking::Notify { Some(notify::find_program()?) } else { None };
-        let null = if is_tracked { Some(open_null()?) } else { None };
+        let streams = Streams::open(request)?;
         // From here on, the files that are created are detach's own, and only for the user. The new process sets the
         // umask of the command.
         let own_umask = Mode::from_bits_truncate(0o077);
         let caller_umask = set_umask(own_umask).map_err(|errno| Error::step("set the umask", errno))?;
-        let place = Place::find();
+        let pidfile =
+            request.pidfile.as_deref().map(|path| PidFile::new(path, caller_umask, streams.files())).transpose()?;
         let name = request.name.clone().unwrap_or_else(|| name::of_command(&request.command).to_owned());
+        let tracking = TrackingPlan::make(request.tracking, &name)?;
+        let place = Place::find();
         if let Err(error) = &place
-            && (streams.need_log() || is_tracked)
+            && (streams.need_log() || tracking.is_some())
         {
             return Err(error.clone());
         }
-        let tracking = null.map(|null| TrackingPlan {
-            null,
-            boot_id: place.as_ref().map_or(CString::default(), |place| to_c_string(OsString::from(&place.boot_id))),
-            name: to_c_string(name.clone()),
-            notifier: notifier.map(|program| to_c_string(program.into_os_string())),
-        });
         let unit = if request.scope == Scope::Own { Some(name_unit(&name)?) } else { None };
         let start = make_start(request, &name, directory, &streams, unit);
-        let pidfile = pidfile.map(|path| PidFile::new(&path, caller_umask, streams.files()));
         let mut open: Vec<RawFd> = kept.clone();
         open.extend(streams.descriptors());
         open.extend(place.iter().flat_map(Place::descriptors));
@@ -125,12 +109,8 @@ impl Plan {
         open.sort_unstable();
         let reports_steps = steps == Steps::Reported;
         let closed = if reports_steps { count_others(&open) } else { None };
-        let mut stacks = [None, None, None];
-        for (stack, is_needed) in stacks.iter_mut().zip([is_tracked, is_daemon, true]) {
-            if is_needed {
-                *stack = Some(Stack::map().map_err(|errno| Error::step("map a stack", errno))?);
-            }
-        }
+        let map_stack =
+            |is_needed: bool| is_needed.then(Stack::map).transpose().map_err(|errno| Error::step("map a stack", errno));
         Ok(Self {
             sequence: request.sequence,
             command,
@@ -142,12 +122,12 @@ impl Plan {
             closer: Closer::find().map_err(|errno| Error::step("list descriptors", errno))?,
             kept,
             open,
+            stacks: [map_stack(tracking.is_some())?, map_stack(is_daemon)?, map_stack(true)?],
             tracking,
             log_stem: LogStem::new(&name),
             draft: StartDraft::new(&start),
             start,
             place,
-            stacks,
             closed,
             reports_steps,
         })
@@ -161,6 +141,17 @@ impl Plan {
     /// The command as typed, for a sentence.
     pub fn command_name(&self) -> String {
         quote(self.start.argv.first().map_or(OsStr::new(""), Text::as_os_str))
+    }
+}
+
+impl TrackingPlan {
+    fn make(tracking: Tracking, name: &OsStr) -> Result<Option<Self>, Error> {
+        let notifier = match tracking {
+            Tracking::No => return Ok(None),
+            Tracking::Record => None,
+            Tracking::Notify => Some(to_c_string(notify::find_program()?.into_os_string())),
+        };
+        Ok(Some(Self { null: open_null()?, name: to_c_string(name.to_owned()), notifier }))
     }
 }
 
@@ -178,11 +169,6 @@ impl Place {
     fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let journal = self.journal.as_ref().ok().map(|journal| journal.as_fd().as_raw_fd());
         journal.into_iter().chain([self.directory.as_fd().as_raw_fd()])
-    }
-
-    /// Why the job is not recorded, if that is known beforehand.
-    pub fn fault(&self) -> Option<String> {
-        self.journal.as_ref().err().map(|errno| reason(*errno))
     }
 }
 

@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use crate::sys::signals::Disposition;
 
 /// A start that is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// The command and its arguments; never empty.
     pub command: Vec<OsString>,
@@ -38,24 +38,7 @@ pub struct Request {
 impl Request {
     /// The start of `command` with every default.
     pub fn new(command: Vec<OsString>) -> Self {
-        Self {
-            command,
-            name: None,
-            sequence: Sequence::Leader,
-            input: None,
-            output: None,
-            error: None,
-            directory: None,
-            umask: None,
-            keep: Vec::new(),
-            sigchld: None,
-            pidfile: None,
-            tracking: Tracking::No,
-            watch: Watch::Default,
-            scope: Scope::OfCaller,
-            print_pid: false,
-            json: false,
-        }
+        Self { command, ..Self::default() }
     }
 }
 
@@ -68,17 +51,19 @@ pub enum Target {
 }
 
 /// How the process of the command comes about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sequence {
     /// It leads a session of its own.
+    #[default]
     Leader,
     /// The daemon sequence: it is in a session that no process leads.
     Daemon,
 }
 
 /// Whether a process stays to record how the command ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tracking {
+    #[default]
     No,
     Record,
     /// With a desktop notification.
@@ -86,17 +71,19 @@ pub enum Tracking {
 }
 
 /// How long detach stays to see whether the command fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Watch {
     /// A moment on a terminal, else not at all.
+    #[default]
     Default,
     For(Duration),
     ToTheEnd,
 }
 
 /// In which control group the job runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scope {
+    #[default]
     OfCaller,
     /// In a systemd scope of its own.
     Own,

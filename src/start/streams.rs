@@ -5,8 +5,8 @@
 //! would take the rest of a script or a list. stdin is replaced by /dev/null, stdout and stderr by the job's log. Every
 //! other stream is kept.
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -20,11 +20,13 @@ use nix::unistd::{Whence, isatty, lseek};
 
 use crate::error::Error;
 use crate::jobs::record::{Stream, Text};
-use crate::start::request::Target;
+use crate::start::request::{Request, Sequence, Target};
 use crate::sys::descriptors::{is_null_device, is_open, standard_streams};
 use crate::sys::errno;
+use crate::sys::proc::{descriptor_flags, list_descriptors};
 
 const NULL: &str = "/dev/null";
+const STDOUT: RawFd = 1;
 /// Shells that redirect after they have forked: what is descriptor 0 of such a shell is what it reads itself.
 const SHELLS: [&str; 5] = ["bash", "fish", "rbash", "yash", "zsh"];
 /// Shells that redirect before they fork, and meanwhile keep the old stream in a close-on-exec descriptor from 10 on.
@@ -64,16 +66,6 @@ pub struct Streams {
     pub error: Output,
 }
 
-/// What the new process does about a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Redirection {
-    Keep,
-    From(RawFd),
-    FromLog,
-    /// From stdout, as that is by then.
-    FromStdout,
-}
-
 impl Input {
     fn opened(&self) -> Option<&Opened> {
         match self {
@@ -104,15 +96,6 @@ impl Output {
         }
     }
 
-    fn redirection(&self) -> Redirection {
-        match self {
-            Self::Keep(..) => Redirection::Keep,
-            Self::Opened(opened) => Redirection::From(opened.file.as_raw_fd()),
-            Self::Log => Redirection::FromLog,
-            Self::WithStdout => Redirection::FromStdout,
-        }
-    }
-
     /// For the record.
     fn destination(&self) -> Stream {
         match self {
@@ -126,60 +109,48 @@ impl Output {
 }
 
 impl Streams {
-    /// Applies the rule and opens the files that `-i`, `-o` and `-e` name, relative to the caller's directory.
+    /// Applies the rule and opens the files that `-i`, `-o` and `-e` name, relative to the caller's directory. In the
+    /// daemon sequence, it is /dev/null that stands for an option that is missing.
     ///
     /// A file that is made here stays even if the start fails, as with a shell's redirection: another job may have
     /// opened it meanwhile.
-    pub fn open(input: Option<&Target>, output: Option<&Target>, error: Option<&Target>) -> Result<Self, Error> {
+    pub fn open(request: &Request) -> Result<Self, Error> {
+        let null = Target::File(NULL.into());
+        let default = (request.sequence == Sequence::Daemon).then_some(&null);
+        let wanted_output = request.output.as_ref().or(default);
         let [stdin, stdout, stderr] = standard_streams().map(Caller::look);
-        let mut streams = Self {
-            output: match output {
-                Some(Target::Keep) => stdout.kept(),
-                Some(Target::File(path)) => Output::Opened(open_output(path)?),
-                None if stdout.is_let_go_as_output() => Output::Log,
-                None => stdout.kept(),
-            },
-            error: match (error, output) {
-                (Some(Target::Keep), _) | (None, Some(Target::Keep)) => stderr.kept(),
-                (Some(Target::File(path)), _) => Output::Opened(open_output(path)?),
-                (None, Some(Target::File(_))) => Output::WithStdout,
-                // As nohup(1) does: errors belong beside the output that was redirected.
-                (None, None) if stderr.is_terminal && !stdout.is_let_go_as_output() => Output::WithStdout,
-                (None, None) if stderr.is_let_go_as_output() => Output::Log,
-                (None, None) => stderr.kept(),
-            },
-            input: Input::Keep,
+        let output = match wanted_output {
+            Some(Target::File(path)) => Output::Opened(open_output(path)?),
+            None if stdout.is_let_go_as_output() => Output::Log,
+            Some(Target::Keep) | None => stdout.kept(),
+        };
+        let error = match (&request.error, wanted_output) {
+            (Some(Target::Keep), _) | (None, Some(Target::Keep)) => stderr.kept(),
+            (Some(Target::File(path)), _) => Output::Opened(open_output(path)?),
+            (None, Some(Target::File(_))) => Output::WithStdout,
+            // As nohup(1) does: errors belong beside the output that was redirected.
+            (None, None) if stderr.is_terminal && !stdout.is_let_go_as_output() => Output::WithStdout,
+            (None, None) if stderr.is_let_go_as_output() => Output::Log,
+            (None, None) => stderr.kept(),
         };
         // A socket that is stdin as well as a replaced stdout or stderr is replaced on stdin too, or its reader would
         // still wait.
         let is_let_go = |output: &Output, stream: &Caller| matches!(output, Output::Log) && stdin.is_same(stream);
         let null = |why| Ok(Input::Null(open_input(Path::new(NULL))?, why));
-        streams.input = match input {
+        let input = match request.input.as_ref().or(default) {
             Some(Target::File(path)) => Input::Opened(open_input(path)?),
             Some(Target::Keep) => Input::Keep,
             None if stdin.is_terminal => null("stdin is a terminal")?,
-            None if is_let_go(&streams.output, &stdout) || is_let_go(&streams.error, &stderr) => {
+            None if is_let_go(&output, &stdout) || is_let_go(&error, &stderr) => {
                 null("stdin is the same socket as stdout or stderr")?
             }
-            None => match stdin.find_reader() {
-                Some(why) => null(why)?,
-                None => Input::Keep,
-            },
+            None => stdin.find_reader().map_or(Ok(Input::Keep), null)?,
         };
+        let mut streams = Self { input, output, error };
         if streams.are_one_place() {
             streams.error = Output::WithStdout;
         }
         Ok(streams)
-    }
-
-    /// /dev/null for each stream that no option names: the daemon sequence.
-    pub fn open_for_daemon(
-        input: Option<&Target>,
-        output: Option<&Target>,
-        error: Option<&Target>,
-    ) -> Result<Self, Error> {
-        let null = Target::File(NULL.into());
-        Self::open(input.or(Some(&null)), output.or(Some(&null)), error)
     }
 
     /// Whether stdout and stderr go to one place, although the caller has not made it so.
@@ -196,10 +167,18 @@ impl Streams {
         matches!(self.output, Output::Log) || matches!(self.error, Output::Log)
     }
 
-    /// What the new process does about stdin, stdout and stderr, in this order.
-    pub fn redirections(&self) -> [Redirection; 3] {
-        let input = self.input.opened().map_or(Redirection::Keep, |opened| Redirection::From(opened.file.as_raw_fd()));
-        [input, self.output.redirection(), self.error.redirection()]
+    /// The descriptor that takes the place of stdin, of stdout and of stderr, in this order, where one does. `log` is
+    /// that of the job's log.
+    pub fn replacements(&self, log: Option<RawFd>) -> [Option<RawFd>; 3] {
+        let of_file = |opened: &Opened| opened.file.as_raw_fd();
+        let of_output = |output: &Output| match output {
+            Output::Keep(..) => None,
+            Output::Opened(opened) => Some(of_file(opened)),
+            Output::Log => log,
+            // It has been replaced by then.
+            Output::WithStdout => Some(STDOUT),
+        };
+        [self.input.opened().map(of_file), of_output(&self.output), of_output(&self.error)]
     }
 
     /// Where stdout and stderr go, for the record.
@@ -230,23 +209,25 @@ impl Streams {
 struct Caller {
     stream: BorrowedFd<'static>,
     status: Option<FileStat>,
+    kind: Option<SFlag>,
     is_terminal: bool,
 }
 
 impl Caller {
     fn look(stream: BorrowedFd<'static>) -> Self {
         let status = fstat(stream).ok();
-        let is_device = status.as_ref().is_some_and(|status| file_type(status) == SFlag::S_IFCHR);
-        Self { stream, status, is_terminal: is_device && is_terminal(stream) }
+        let kind = status.as_ref().map(file_type);
+        // A terminal that has hung up answers every question with EIO.
+        let is_terminal = || matches!(isatty(stream), Ok(true) | Err(Errno::EIO));
+        Self { stream, status, kind, is_terminal: kind == Some(SFlag::S_IFCHR) && is_terminal() }
     }
 
     fn is_pipe_or_socket(&self) -> bool {
-        let is_it = |status| matches!(file_type(status), SFlag::S_IFIFO | SFlag::S_IFSOCK);
-        self.status.as_ref().is_some_and(is_it)
+        matches!(self.kind, Some(SFlag::S_IFIFO | SFlag::S_IFSOCK))
     }
 
     fn is_regular(&self) -> bool {
-        self.status.as_ref().is_some_and(|status| file_type(status) == SFlag::S_IFREG)
+        self.kind == Some(SFlag::S_IFREG)
     }
 
     fn is_let_go_as_output(&self) -> bool {
@@ -257,52 +238,54 @@ impl Caller {
         self.status.as_ref().zip(other.status.as_ref()).is_some_and(|(one, other)| is_same(one, other))
     }
 
+    fn is_file(&self, file: &Metadata) -> bool {
+        self.status.is_some_and(|status| (status.st_dev, status.st_ino) == (file.dev(), file.ino()))
+    }
+
     fn kept(&self) -> Output {
         Output::Keep(self.status, self.path_of_file())
     }
 
     /// The path of a regular file that still has a name.
     fn path_of_file(&self) -> Option<PathBuf> {
-        let status = self.status.filter(|_| self.is_regular())?;
+        if !self.is_regular() {
+            return None;
+        }
         let path = fs::read_link(format!("/proc/self/fd/{}", self.stream.as_raw_fd())).ok()?;
-        let named = fs::metadata(&path).ok()?;
-        ((named.dev(), named.ino()) == (status.st_dev, status.st_ino)).then_some(path)
+        fs::metadata(&path).is_ok_and(|named| self.is_file(&named)).then_some(path)
     }
 
     /// Why stdin belongs to the calling shell, if it does. A file that a program has read from is being read by that
-    /// program: a shell's script, or the list of its loop. So is a pipe that is stdin of the shell as well, unless the
-    /// shell may have redirected it for this command: there, data given on purpose would look the same.
+    /// program: a shell's script, or the list of its loop. So is a pipe that is stdin of the shell as well.
     fn find_reader(&self) -> Option<&'static str> {
         if self.is_regular() {
             let has_been_read = lseek(self.stream, 0, Whence::SeekCur).is_ok_and(|offset| offset > 0);
             return has_been_read.then_some("stdin is a file that the caller is reading");
         }
-        let parent = parent_id();
-        let is_of_shell = || {
-            let shell = fs::read_link(format!("/proc/{parent}/exe")).ok()?;
-            let shell = shell.file_name()?.to_str()?;
-            let saves = SHELLS_THAT_SAVE.contains(&shell);
-            let theirs =
-                fs::metadata(format!("/proc/{parent}/fd/0")).ok().filter(|_| saves || SHELLS.contains(&shell))?;
-            let ours = self.status?;
-            let is_shared = (theirs.dev(), theirs.ino()) == (ours.st_dev, ours.st_ino);
-            Some(is_shared && !(saves && has_saved_descriptor(parent)))
-        };
-        let is_shared = self.is_pipe_or_socket() && is_of_shell() == Some(true);
+        let is_shared = self.is_pipe_or_socket() && self.is_stdin_of_shell();
         is_shared.then_some("the calling shell is reading stdin")
+    }
+
+    /// Whether the parent is a shell with this stdin, which it cannot have redirected for this command: there, data given
+    /// on purpose would look the same.
+    fn is_stdin_of_shell(&self) -> bool {
+        let parent = parent_id();
+        let program = fs::read_link(format!("/proc/{parent}/exe")).unwrap_or_default();
+        let shell = program.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let saves = SHELLS_THAT_SAVE.contains(&shell);
+        if !saves && !SHELLS.contains(&shell) {
+            return false;
+        }
+        let is_shared = fs::metadata(format!("/proc/{parent}/fd/0")).is_ok_and(|theirs| self.is_file(&theirs));
+        is_shared && !(saves && has_saved_descriptor(parent))
     }
 }
 
 /// Whether a shell has a descriptor from 10 on that an exec closes, or whether that cannot be seen.
 fn has_saved_descriptor(shell: u32) -> bool {
-    let Ok(entries) = fs::read_dir(format!("/proc/{shell}/fd")) else { return true };
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
-    numbers.filter(|fd| *fd >= 10).any(|fd| {
-        let info = fs::read_to_string(format!("/proc/{shell}/fdinfo/{fd}")).unwrap_or_default();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-        let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
-        flags.is_none_or(|flags| flags & libc::O_CLOEXEC != 0)
-    })
+    let Ok(descriptors) = list_descriptors(shell) else { return true };
+    let closes_on_exec = |fd| descriptor_flags(shell, fd).is_none_or(|flags| flags & libc::O_CLOEXEC != 0);
+    descriptors.into_iter().filter(|fd| *fd >= 10).any(closes_on_exec)
 }
 
 /// Whether both are of one file.
@@ -312,14 +295,6 @@ fn is_same(one: &FileStat, other: &FileStat) -> bool {
 
 fn file_type(status: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT
-}
-
-/// Whether `stream` is a terminal, including one that has hung up: that answers every question with EIO.
-fn is_terminal(stream: BorrowedFd) -> bool {
-    match isatty(stream) {
-        Ok(answer) => answer,
-        Err(errno) => errno == Errno::EIO,
-    }
 }
 
 fn open_input(path: &Path) -> Result<Opened, Error> {

@@ -33,6 +33,8 @@ use crate::term::format::now_in_ms;
 const WORD: &CStr = c"--tracking";
 /// The program that runs, even if its file has been replaced meanwhile: proc_pid_exe(5).
 const THIS_PROGRAM: &CStr = c"/proc/self/exe";
+/// In bytes: a boot ID, seven numbers of 64 bits, blanks between them, and a zero.
+const LONGEST_TRACKED: usize = 256;
 
 /// Becomes the program that tracks the command, a child of this process that was started at `begin`
 /// ([`time_since_boot`]). The working directory becomes the state directory. Returns only when that fails. Allocates
@@ -50,32 +52,48 @@ pub fn execute(plan: &Plan, report: &Report, begin: Duration) -> Errno {
     if let Err(errno) = prepare() {
         return errno;
     }
-    let mut numbers = [(); 7].map(|()| FixedText::<24>::new());
-    let pid = u64::from(id.pid.as_raw().unsigned_abs());
-    let [pid_namespace, time_namespace] = [id.pid_namespace, id.time_namespace].map(Option::unwrap_or_default);
-    let values = [pid, id.start_time, pid_namespace, time_namespace, id.started_at_ms];
-    let session = u64::from(session.as_raw().unsigned_abs());
-    let begin = u64::try_from(begin.as_millis()).unwrap_or(u64::MAX);
-    for (text, value) in numbers.iter_mut().zip(values.into_iter().chain([session, begin])) {
-        // It has room for any number of 64 bits.
-        let _ = write!(text, "{value}");
-    }
-    let [pid, start_time, pid_namespace, time_namespace, started_at_ms, session, begin] =
-        numbers.each_ref().map(FixedText::as_c_str);
-    let boot_id = tracking.boot_id.as_c_str();
-    let words =
-        [c"detach", WORD, boot_id, pid, start_time, pid_namespace, time_namespace, started_at_ms, session, begin];
+    let JobId { pid, start_time, pid_namespace, time_namespace, started_at_ms } = id;
+    let [pid_namespace, time_namespace] = [pid_namespace, time_namespace].map(Option::unwrap_or_default);
+    let (boot_id, begin) = (&place.boot_id, begin.as_millis());
+    let mut tracked = FixedText::<LONGEST_TRACKED>::new();
+    // It has room for any. `Tracked::parse` reads it.
+    let _ = write!(tracked, "{boot_id} {pid} {start_time} {pid_namespace} {time_namespace} {started_at_ms} ");
+    let _ = write!(tracked, "{session} {begin}");
+    let words = [c"detach", WORD, tracked.as_c_str()];
     match &tracking.notifier {
         None => execute_here(THIS_PROGRAM, &words),
         Some(notifier) => {
-            let mut all = [c""; 12];
-            for (place, word) in
-                all.iter_mut().zip(words.iter().chain(&[notifier.as_c_str(), tracking.name.as_c_str()]))
-            {
-                *place = word;
-            }
-            execute_here(THIS_PROGRAM, &all)
+            let [detach, word, tracked] = words;
+            execute_here(THIS_PROGRAM, &[detach, word, tracked, notifier, &tracking.name])
         }
+    }
+}
+
+/// What the new program is told about the command, in one word.
+#[derive(Clone, Copy)]
+struct Tracked<'a> {
+    boot_id: &'a str,
+    id: JobId,
+    session: Pid,
+    /// When it was started ([`time_since_boot`]).
+    begin: Duration,
+}
+
+impl<'a> Tracked<'a> {
+    fn parse(word: &'a OsStr) -> Option<Self> {
+        let mut parts = word.to_str()?.split(' ');
+        let boot_id = parts.next()?;
+        let mut number = || parts.next()?.parse::<u64>().ok();
+        let to_pid = |number| Some(Pid::from_raw(i32::try_from(number).ok()?));
+        let to_namespace = |number| (number > 0).then_some(number);
+        let id = JobId {
+            pid: to_pid(number()?)?,
+            start_time: number()?,
+            pid_namespace: to_namespace(number()?),
+            time_namespace: to_namespace(number()?),
+            started_at_ms: number()?,
+        };
+        Some(Self { boot_id, id, session: to_pid(number()?)?, begin: Duration::from_millis(number()?) })
     }
 }
 
@@ -85,31 +103,19 @@ pub fn run(words: &[OsString]) -> Option<u8> {
     if words.next()?.as_bytes() != WORD.to_bytes() {
         return None;
     }
-    let boot_id = words.next()?.to_str()?;
-    let mut number = || words.next()?.to_str()?.parse::<u64>().ok();
-    let pid = Pid::from_raw(i32::try_from(number()?).ok()?);
-    let (start_time, namespaces) = (number()?, [number()?, number()?]);
-    let [pid_namespace, time_namespace] = namespaces.map(|namespace| (namespace > 0).then_some(namespace));
-    let id = JobId { pid, start_time, pid_namespace, time_namespace, started_at_ms: number()? };
-    let session = Pid::from_raw(i32::try_from(number()?).ok()?);
-    let begin = Duration::from_millis(number()?);
+    let tracked = Tracked::parse(words.next()?)?;
     let notifier = words.next().zip(words.next());
     // Whoever types this is told that there is no such option.
-    if has_child_ended(pid).is_err() {
+    if has_child_ended(tracked.id.pid).is_err() {
         return None;
     }
-    Some(track(boot_id, id, session, begin, notifier).map_or(FAILED, |()| 0))
+    Some(track(tracked, notifier).map_or(FAILED, |()| 0))
 }
 
-/// Waits for the child `id`, which was started at `begin`, and records how it has ended; then for the rest of its
-/// session, and records when that is empty.
-fn track(
-    boot_id: &str,
-    id: JobId,
-    session: Pid,
-    begin: Duration,
-    notifier: Option<(&OsStr, &OsStr)>,
-) -> nix::Result<()> {
+/// Waits for the command, a child of this process, and records how it has ended; then for the rest of its session, and
+/// records when that is empty.
+fn track(tracked: Tracked, notifier: Option<(&OsStr, &OsStr)>) -> nix::Result<()> {
+    let Tracked { boot_id, id, session, begin } = tracked;
     // The kernel calls a process after the file that it runs, which would be "exe".
     let _ = set_name(c"detach");
     let end = loop {

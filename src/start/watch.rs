@@ -3,7 +3,8 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::iter;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::thread::sleep;
@@ -46,25 +47,84 @@ pub fn ignored_signals() -> Vec<Signal> {
     INTERRUPTS.into_iter().filter(|signal| disposition(*signal) == Disposition::Ignored).collect()
 }
 
-/// The signals that end a wait, as events.
-struct Interrupts(SignalFd);
+/// What ends a watch before the command does.
+pub struct Watcher {
+    until: Option<Instant>,
+    /// The signals that end it, and SIGCHLD, as events.
+    signals: SignalFd,
+}
 
-impl Interrupts {
-    /// All of them except `ignored`, and SIGCHLD. They have been blocked since before the start, so none is lost. All
-    /// other signals, such as that of Ctrl-Z, take effect again.
-    fn open(ignored: &[Signal]) -> nix::Result<Self> {
+impl Watcher {
+    /// Watches until a time, or until a signal comes that is not among `ignored`. Those that count have been blocked since
+    /// before the start, so none is lost. All other signals, such as that of Ctrl-Z, take effect again.
+    pub fn new(until: Option<Instant>, ignored: &[Signal]) -> nix::Result<Self> {
         let mut awaited = SigSet::empty();
         awaited.add(Signal::SIGCHLD);
         awaited.extend(INTERRUPTS.into_iter().filter(|signal| !ignored.contains(signal)));
         let signals = SignalFd::with_flags(&awaited, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         awaited.thread_set_mask()?;
-        Ok(Self(signals))
+        Ok(Self { until, signals })
     }
 
-    /// Takes all signals that have come. Returns the first of those that end the wait.
-    fn take(&self) -> nix::Result<Option<Signal>> {
+    /// Watches the command `pid`, a child of this process.
+    pub fn watch_child(&self, pid: Pid) -> nix::Result<Watched> {
+        self.watch(None, || {
+            while let Some((ended, status, usage)) = reap_any(Wait::Return)? {
+                // Any other is an orphan of the command from the time in which detach was a subreaper, or a child that
+                // was there before the exec of detach.
+                if ended == pid {
+                    return Ok(Some(Watched::Ended(status, usage)));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// Watches the command `id`, which is the child of its tracking process, a child of this one. `recorded_end` is what
+    /// that process has recorded so far.
+    pub fn watch_tracked(
+        &self,
+        id: JobId,
+        tracker: Pid,
+        recorded_end: impl Fn() -> Option<End>,
+    ) -> nix::Result<Watched> {
+        // Where /proc hides the command, it is taken to have its PID still.
+        let is_it = |stat: Option<Stat>| stat.is_none_or(|stat| stat.start_time == id.start_time);
+        let command = Held::open(id.pid)?.filter(|held| proc::stat(held.pid).is_ok_and(is_it));
+        let command = command.as_ref();
+        self.watch(command.map(Held::as_fd), || {
+            if command.is_some_and(|command| !command.has_ended()) {
+                return Ok(None);
+            }
+            await_record(tracker, &recorded_end).map(|end| Some(Watched::EndRecorded(end)))
+        })
+    }
+
+    /// Watches until `look` sees that the command has ended. Looks again after each SIGCHLD, and when `end` can be read.
+    fn watch(&self, end: Option<BorrowedFd>, look: impl Fn() -> nix::Result<Option<Watched>>) -> nix::Result<Watched> {
+        let awaited = iter::once(self.signals.as_fd()).chain(end);
+        let mut awaited: Vec<PollFd> = awaited.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        loop {
+            // The signals first: a SIGCHLD that is taken here reports an end that is seen below.
+            let interrupt = self.take_signals()?;
+            if let Some(ended) = look()? {
+                return Ok(ended);
+            }
+            if let Some(signal) = interrupt {
+                return Ok(Watched::Interrupted(signal));
+            }
+            let left = time_left(self.until);
+            if left == PollTimeout::ZERO {
+                return Ok(Watched::Running);
+            }
+            wait_for(&mut awaited, left)?;
+        }
+    }
+
+    /// Takes all signals that have come. Returns the first of those that end the watch.
+    fn take_signals(&self) -> nix::Result<Option<Signal>> {
         let mut interrupt = None;
-        while let Some(info) = self.0.read_signal()? {
+        while let Some(info) = self.signals.read_signal()? {
             let signal = Signal::try_from(info.ssi_signo.cast_signed())?;
             if signal != Signal::SIGCHLD {
                 interrupt = interrupt.or(Some(signal));
@@ -74,63 +134,14 @@ impl Interrupts {
     }
 }
 
-/// Stays until the child `pid` ends, `until` passes, or a signal comes that is not among `ignored`.
-pub fn watch_child(pid: Pid, until: Option<Instant>, ignored: &[Signal]) -> nix::Result<Watched> {
-    let signals = Interrupts::open(ignored)?;
-    loop {
-        // The signals first: a SIGCHLD that is taken here reports an end that is seen below.
-        let interrupt = signals.take()?;
-        while let Some((ended, status, usage)) = reap_any(Wait::Return)? {
-            // Any other is an orphan of the command from the time in which detach was a subreaper, or a child that was
-            // there before the exec of detach.
-            if ended == pid {
-                return Ok(Watched::Ended(status, usage));
-            }
-        }
-        if let Some(signal) = interrupt {
-            return Ok(Watched::Interrupted(signal));
-        }
-        let left = time_left(until);
-        if left == PollTimeout::ZERO {
-            return Ok(Watched::Running);
-        }
-        wait_for(&mut [PollFd::new(signals.0.as_fd(), PollFlags::POLLIN)], left)?;
-    }
-}
-
-/// Like [`watch_child`], for the command `id`, which is the child of its tracking process, a child of this one.
-/// `recorded_end` is what that process has recorded so far.
-pub fn watch_tracked(
-    id: JobId,
-    tracker: Pid,
-    until: Option<Instant>,
-    ignored: &[Signal],
-    recorded_end: impl Fn() -> Option<End>,
-) -> nix::Result<Watched> {
-    let signals = Interrupts::open(ignored)?;
-    // Where /proc hides the command, it is taken to have its PID still.
-    let is_it = |stat: Option<Stat>| stat.is_none_or(|stat| stat.start_time == id.start_time);
-    let command = Held::open(id.pid)?.filter(|held| proc::stat(held.pid).is_ok_and(is_it));
-    while let Some(command) = &command {
-        if let Some(signal) = signals.take()? {
-            return Ok(Watched::Interrupted(signal));
-        }
-        if command.has_ended() {
-            break;
-        }
-        let left = time_left(until);
-        if left == PollTimeout::ZERO {
-            return Ok(Watched::Running);
-        }
-        let ended = PollFd::new(command.as_fd(), PollFlags::POLLIN);
-        wait_for(&mut [PollFd::new(signals.0.as_fd(), PollFlags::POLLIN), ended], left)?;
-    }
+/// Waits until the tracking process has recorded how the command ended, or has ended itself.
+fn await_record(tracker: Pid, recorded_end: impl Fn() -> Option<End>) -> nix::Result<Option<End>> {
     loop {
         // Asked before the record is read: what a process has recorded before its end is read after it.
         let has_tracker = reap_all_until(tracker)?;
         let end = recorded_end();
         if end.is_some() || !has_tracker {
-            return Ok(Watched::EndRecorded(end));
+            return Ok(end);
         }
         sleep(INTERVAL);
     }

@@ -31,18 +31,6 @@ unsafe impl GlobalAlloc for OwnerAlone {
         // SAFETY: the caller keeps the conditions of this method, which are the same.
         unsafe { System.dealloc(memory, layout) }
     }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        check();
-        // SAFETY: the caller keeps the conditions of this method, which are the same.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        check();
-        // SAFETY: the caller keeps the conditions of this method, which are the same.
-        unsafe { System.realloc(memory, layout, size) }
-    }
 }
 
 /// Whether the memory is that of this process, and not a copy or borrowed.

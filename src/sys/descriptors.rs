@@ -1,7 +1,5 @@
 //! Descriptors: the standard streams, and closing those that a command does not keep.
 
-use std::fs;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -9,7 +7,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::stat::{FileStat, SFlag, makedev};
 
-use crate::sys::errno;
+use crate::sys::proc::list_descriptors;
 
 /// stdin, stdout and stderr, without the buffers of `std::io`.
 pub fn standard_streams() -> [BorrowedFd<'static>; 3] {
@@ -53,7 +51,7 @@ impl Closer {
     pub fn find() -> nix::Result<Self> {
         // A range in which no descriptor can be.
         match close_range(RawFd::MAX, RawFd::MAX) {
-            Err(Errno::ENOSYS | Errno::EPERM) => list_descriptors().map(Self::Each),
+            Err(Errno::ENOSYS | Errno::EPERM) => list_descriptors("self").map(Self::Each),
             other => other.map(|()| Self::Ranges),
         }
     }
@@ -98,15 +96,8 @@ fn close_range(first: RawFd, last: RawFd) -> nix::Result<()> {
 
 /// How many descriptors from 3 on are open and not in `keep`; `None` where /proc is missing.
 pub fn count_others(keep: &[RawFd]) -> Option<usize> {
-    let open = list_descriptors().ok()?;
+    let open = list_descriptors("self").ok()?;
     Some(open.iter().filter(|fd| **fd > 2 && !keep.contains(fd) && is_open(**fd)).count())
-}
-
-/// The open descriptors, as /proc lists them, among them that of the list itself.
-fn list_descriptors() -> nix::Result<Vec<RawFd>> {
-    let entries = fs::read_dir("/proc/self/fd").and_then(Iterator::collect::<io::Result<Vec<_>>>);
-    let entries = entries.map_err(|error| errno(&error))?;
-    Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// The number of columns of the terminal `fd`; `None` where it is none, or has no size.

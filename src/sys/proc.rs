@@ -2,8 +2,10 @@
 //!
 //! PIDs are reused. Within one boot, a PID together with a start time identifies a process.
 
+use std::fmt::Display;
 use std::fs;
 use std::ops::RangeInclusive;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -33,10 +35,7 @@ pub fn own_start_time(made: &RangeInclusive<Duration>) -> Option<u64> {
     let from_stat = || {
         let mut stat = [0; LONGEST_STAT];
         let length = read_into("/proc/self/stat", &mut stat).ok()?;
-        let rest = stat.get(..length)?.rsplit(|byte| *byte == b')').next()?;
-        let mut fields = rest.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
-        // The first of the rest is field 3.
-        str::from_utf8(fields.nth(22 - 3)?).ok()?.parse().ok()
+        fields_after_name(stat.get(..length)?)?.nth(22 - 3)?.parse().ok()
     };
     only_tick_of(made).or_else(from_stat)
 }
@@ -118,12 +117,7 @@ pub fn shows_all() -> bool {
 
 /// The PIDs of all visible processes.
 pub fn all_pids() -> nix::Result<Vec<Pid>> {
-    let mut pids = Vec::new();
-    for entry in fs::read_dir("/proc").map_err(|error| errno(&error))? {
-        let name = entry.map_err(|error| errno(&error))?.file_name();
-        pids.extend(name.to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw));
-    }
-    Ok(pids)
+    Ok(list_numbers("/proc")?.into_iter().map(Pid::from_raw).collect())
 }
 
 /// The PID that was given last in the PID namespace of this process, to a process or a thread: proc_loadavg(5).
@@ -140,6 +134,36 @@ pub fn is_process(pid: Pid) -> bool {
 /// All visible processes, without those that end meanwhile.
 pub fn processes() -> nix::Result<impl Iterator<Item = nix::Result<(Pid, Stat)>>> {
     Ok(all_pids()?.into_iter().filter_map(|pid| stat(pid).transpose().map(|stat| Ok((pid, stat?)))))
+}
+
+/// The threads of a process.
+pub fn list_threads(process: Pid) -> Vec<(Pid, Stat)> {
+    let directory = format!("/proc/{process}/task");
+    let threads = list_numbers(&directory).unwrap_or_default().into_iter();
+    let stat = |thread| parse_stat(&fs::read(format!("{directory}/{thread}/stat")).ok()?);
+    threads.filter_map(|thread| Some((Pid::from_raw(thread), stat(thread)?))).collect()
+}
+
+/// The open descriptors of a process, by its number or as `self`; then that of the list itself is among them.
+pub fn list_descriptors(process: impl Display) -> nix::Result<Vec<RawFd>> {
+    list_numbers(&format!("/proc/{process}/fd"))
+}
+
+/// The flags of a descriptor, those of open(2): proc_pid_fdinfo(5).
+pub fn descriptor_flags(process: impl Display, fd: RawFd) -> Option<i32> {
+    let info = fs::read_to_string(format!("/proc/{process}/fdinfo/{fd}")).ok()?;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    i32::from_str_radix(flags.trim(), 8).ok()
+}
+
+/// The names in a directory of /proc that are numbers.
+fn list_numbers(directory: &str) -> nix::Result<Vec<i32>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(directory).map_err(|error| errno(&error))? {
+        let name = entry.map_err(|error| errno(&error))?.file_name();
+        numbers.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(numbers)
 }
 
 /// Reads a file of /proc that holds one line of at most `LONGEST` bytes.
@@ -183,11 +207,17 @@ pub fn visible_pid_namespace() -> nix::Result<u64> {
     if this.as_os_str().to_str() == Some(&Pid::this().to_string()) { pid_namespace() } else { Err(Errno::ESRCH) }
 }
 
-/// Field 2, the name, may itself contain parentheses, spaces and newlines, so fields are counted from the last `)`.
+/// The fields of /proc/PID/stat from the third on. The second, the name, may itself contain parentheses, spaces and
+/// newlines, so they are counted from the last `)`. Allocates nothing.
+fn fields_after_name(stat: &[u8]) -> Option<impl Iterator<Item = &str>> {
+    let rest = stat.rsplit(|byte| *byte == b')').next()?;
+    Some(str::from_utf8(rest).ok()?.split_ascii_whitespace())
+}
+
 pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let begin_of_name = stat.iter().position(|byte| *byte == b'(')? + 1;
     let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
-    let fields: Vec<&str> = str::from_utf8(stat.get(end_of_name + 1..)?).ok()?.split_ascii_whitespace().collect();
+    let fields: Vec<&str> = fields_after_name(stat)?.collect();
     let field = |number: usize| fields.get(number - 3).copied();
     let pid = |number| Some(Pid::from_raw(field(number)?.parse().ok()?));
     Some(Stat {
@@ -296,10 +326,8 @@ pub fn control_group(pid: Pid) -> Option<Vec<u8>> {
 fn parse_control_group(cgroup: &[u8]) -> Option<Vec<u8>> {
     let lines = || cgroup.split(|byte| *byte == b'\n');
     let unified = lines().find_map(|line| line.strip_prefix(b"0::"));
-    let of_systemd = lines().find_map(|line| {
-        let (_, rest) = split_at_colon(line)?;
-        rest.strip_prefix(b"name=systemd:")
-    });
+    let mut without_number = lines().filter_map(|line| line.splitn(2, |byte| *byte == b':').nth(1));
+    let of_systemd = without_number.find_map(|line| line.strip_prefix(b"name=systemd:"));
     let names_unit = |group: &&[u8]| has_unit(group);
     unified.filter(names_unit).or(of_systemd.filter(names_unit)).or(unified).or(of_systemd).map(<[u8]>::to_owned)
 }
@@ -310,21 +338,20 @@ fn has_unit(control_group: &[u8]) -> bool {
     control_group.split(|byte| *byte == b'/').any(|part| endings.iter().any(|ending| part.ends_with(ending)))
 }
 
-fn split_at_colon(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let place = line.iter().position(|byte| *byte == b':')?;
-    Some((line.get(..place)?, line.get(place + 1..)?))
-}
-
 /// The name that ps(1) shows for the terminal with this device number.
 pub fn terminal_name(number: u32) -> String {
-    // proc_pid_stat(5): the minor number is in bits 31 to 20 and 7 to 0, the major number in bits 19 to 8.
-    let (major, minor) = (number >> 8 & 0xfff, number & 0xff | number >> 12 & 0xfff00);
-    match (major, minor) {
-        (136..=143, _) => format!("pts/{}", (major - 136) * 256 + minor),
-        (4, 64..) => format!("ttyS{}", minor - 64),
-        (4, _) => format!("tty{minor}"),
-        _ => format!("{major}:{minor}"),
+    match terminal_device(number) {
+        (major @ 136..=143, minor) => format!("pts/{}", (major - 136) * 256 + minor),
+        (4, minor @ 64..) => format!("ttyS{}", minor - 64),
+        (4, minor) => format!("tty{minor}"),
+        (major, minor) => format!("{major}:{minor}"),
     }
+}
+
+/// The major and the minor device number in [`Stat::terminal`].
+pub fn terminal_device(number: u32) -> (u32, u32) {
+    // proc_pid_stat(5): the minor number is in bits 31 to 20 and 7 to 0, the major number in bits 19 to 8.
+    (number >> 8 & 0xfff, number & 0xff | number >> 12 & 0xfff00)
 }
 
 /// The kernel writes hexadecimal digits in five groups, and a newline.

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -23,13 +24,10 @@ use crate::sys::proc::{self, Stat};
 /// From linux/pidfd.h, since Linux 6.9.
 const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
 
-/// Waits for the end of the child `pid` and removes it from the process table: waitpid(2). The status is the kernel's
-/// own: the types of nix know no real-time signals.
-pub fn reap(pid: Pid) -> nix::Result<ExitStatus> {
-    let mut status = 0;
-    // SAFETY: waitpid writes one number to `status`.
-    Errno::result(unsafe { libc::waitpid(pid.as_raw(), &raw mut status, 0) })?;
-    Ok(ExitStatus::from_raw(status))
+/// Waits for the end of the child `pid`, if it is one, and removes it from the process table: waitpid(2).
+pub fn reap(pid: Pid) {
+    // SAFETY: waitpid writes nothing where it is given a null pointer.
+    unsafe { libc::waitpid(pid.as_raw(), null_mut(), 0) };
 }
 
 /// Whether the child `pid` has ended; it stays in the process table, so that no other process gets its PID. ECHILD: it

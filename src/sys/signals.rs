@@ -11,7 +11,7 @@ use nix::sys::prctl::set_dumpable;
 use nix::sys::signal::{SigSet, Signal, raise};
 
 /// The size of the kernel's signal set, in bytes.
-const SET_SIZE: usize = 8;
+pub const SET_SIZE: usize = 8;
 
 /// What a signal does to a process: sigaction(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -80,7 +80,7 @@ impl Borrower {
         let Some(pid) = self.pid() else { return };
         if has_child_ended(pid).is_ok() {
             let _ = kill(pid, Signal::SIGKILL);
-            let _ = reap(pid);
+            reap(pid);
         }
     }
 }
