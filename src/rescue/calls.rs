@@ -73,10 +73,11 @@ impl<'l> Caller<'l> {
         self.call(libc::SYS_rt_sigaction, arguments, "ignore SIGHUP").map(drop)
     }
 
-    /// ioctl(2), TIOCNOTTY: it has no controlling terminal any more. ENOTTY: it had none.
+    /// ioctl(2), TIOCNOTTY: it has no controlling terminal any more. ENOTTY: it had none. EIO: the terminal has hung up, and
+    /// then nobody has it.
     pub fn leave_terminal(&mut self, terminal: RemoteFd) -> Result<(), Failure> {
         match self.call(libc::SYS_ioctl, [terminal.0, libc::TIOCNOTTY, 0, 0, 0, 0], "leave its terminal") {
-            Err(Failure::Refused(_, Errno::ENOTTY)) => Ok(()),
+            Err(Failure::Refused(_, Errno::ENOTTY | Errno::EIO)) => Ok(()),
             other => other.map(drop),
         }
     }

@@ -139,6 +139,11 @@ fn let_go_of(job: &mut RunningJob, request: &Request, ui: &Ui) -> Result<(), Err
         return Ok(());
     }
     let draft = keeper.draft(job, &first, known.as_ref(), request)?;
+    if let Some((member, errno)) = draft.find_denied(job) {
+        draft.take_back();
+        let error = refuse_unchanged(member, &format!("it cannot open its output: {}", reason(errno)));
+        return Err(error.with_hint("with -o, name a file that all processes of the job may write"));
+    }
     let (released, trouble) = procedure::let_go(job, &draft, request.after, ui);
     match trouble {
         Some(trouble) => Err(explain(&first, trouble, &released)),
@@ -159,26 +164,37 @@ fn explain(first: &Member, trouble: Trouble, released: &[Member]) -> Error {
         Trouble::TooMany => refuse_unchanged(first, "it has too many processes"),
         Trouble::Look(errno) => refuse_unchanged(first, &reason(errno)),
         Trouble::Refused(member, refusal) => explain_refusal(&member, &refusal),
-        Trouble::DoesNotStop(member) => {
+        Trouble::DoesNotStop(member, b'D') => {
             refuse_unchanged(&member, "it does not stop: it is in uninterruptible sleep (state D)")
         }
-        Trouble::Process(member, failure) => {
-            let failure = match failure {
-                Failure::Refused(what, errno) => format!("it cannot {what}: {}", reason(errno)),
-                Failure::Fault(fault) => explain_fault(fault),
-            };
-            if released.is_empty() {
-                return refuse_unchanged(&member, &failure);
-            }
+        Trouble::DoesNotStop(member, _) => refuse_unchanged(&member, &explain_fault(Fault::Continued)),
+        Trouble::Unchanged(member, failure) if released.is_empty() => {
+            refuse_unchanged(&member, &explain_failure(failure))
+        }
+        Trouble::Unchanged(member, failure) => {
             let names: Vec<String> = released.iter().map(Member::describe).collect();
+            let failure = explain_failure(failure);
             refuse(&member, &format!("{failure}; only these processes were let go of: {}", names.join(", ")))
         }
+        Trouble::Halfway(member, failure) => {
+            let names: Vec<String> = released.iter().chain([&member]).map(Member::describe).collect();
+            let failure = explain_failure(failure);
+            refuse(&member, &format!("{failure}; let go of, at least in part: {}", names.join(", ")))
+        }
+    }
+}
+
+fn explain_failure(failure: Failure) -> String {
+    match failure {
+        Failure::Refused(what, errno) => format!("it cannot {what}: {}", reason(errno)),
+        Failure::Fault(fault) => explain_fault(fault),
     }
 }
 
 fn explain_fault(fault: Fault) -> String {
     match fault {
         Fault::Gone => "it has ended".to_owned(),
+        Fault::Continued => "it does not stay stopped: another process continues it".to_owned(),
         Fault::Trace(errno) => format!("it cannot be traced: {}", reason(errno)),
         Fault::NotNative => "it runs 32-bit code, which is not supported".to_owned(),
         Fault::Intercepted => "it intercepts its own system calls, as Wine does".to_owned(),

@@ -58,10 +58,12 @@ pub enum Trouble {
     Look(Errno),
     /// A process that the job has started meanwhile may not be let go of.
     Refused(Member, Refusal),
-    /// It did not stop; those that were stopped for us continue.
-    DoesNotStop(Member),
+    /// It did not stop, and is in this state; those that were stopped for us continue.
+    DoesNotStop(Member, u8),
     /// It is as it was; those before it have been let go of.
-    Process(Member, Failure),
+    Unchanged(Member, Failure),
+    /// It has been let go of in part, and those before it as a whole.
+    Halfway(Member, Failure),
 }
 
 /// Lets go of `job`, as `draft` has it. Returns the processes that have been let go of, and why the others have not.
@@ -101,11 +103,13 @@ pub fn let_go(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> (Ve
 /// Lets go of one process after the other, and stops at the first with which that does not work.
 fn let_go_of_each(job: &RunningJob, output: &CStr, ledger: &Ledger, released: &mut Vec<Member>) -> Option<Trouble> {
     for member in job.in_order() {
-        match let_go_of_process(member, job.terminal, output, ledger) {
+        let prepared = Prepared::new(member, job.terminal, output, ledger).map_err(|failure| (failure, false));
+        match prepared.and_then(|prepared| prepared.let_go().map_err(|failure| (failure, true))) {
             Ok(()) => released.push(member.clone()),
             // It has ended meanwhile.
-            Err(Failure::Fault(Fault::Gone)) => (),
-            Err(failure) => return Some(Trouble::Process(member.clone(), failure)),
+            Err((Failure::Fault(Fault::Gone), _)) => (),
+            Err((failure, false)) => return Some(Trouble::Unchanged(member.clone(), failure)),
+            Err((failure, true)) => return Some(Trouble::Halfway(member.clone(), failure)),
         }
     }
     None
@@ -130,8 +134,7 @@ impl Stopped<'_> {
     fn stop(&mut self, member: &Member) -> Result<(), Trouble> {
         let is_it = |stat: &Stat| stat.start_time == member.stat.start_time;
         let Some(held) = Held::if_is(member.pid, is_it).map_err(Trouble::Look)? else { return Ok(()) };
-        let stat = proc::stat(member.pid).map_err(Trouble::Look)?;
-        let has_run = stat.is_some_and(|stat| stat.state != b'T');
+        let has_run = running_state(member.pid).is_some();
         if has_run {
             if !self.ledger.enter_stopped(member.pid) {
                 return Err(Trouble::TooMany);
@@ -177,7 +180,7 @@ fn stop_all(job: &mut RunningJob, stopped: &mut Stopped) -> Result<(), Trouble> 
         count = job.members.len();
         while let Some((member, state)) = find_running(job) {
             if Instant::now() > end {
-                return Err(Trouble::DoesNotStop(member.clone()));
+                return Err(Trouble::DoesNotStop(member.clone(), state));
             }
             if state == b'D' {
                 let_children_run(job, member.pid, stopped);
@@ -198,11 +201,13 @@ fn stop_all(job: &mut RunningJob, stopped: &mut Stopped) -> Result<(), Trouble> 
 
 /// A process of which a thread has not stopped, and the state of that.
 fn find_running(job: &RunningJob) -> Option<(&Member, u8)> {
-    job.members.iter().find_map(|member| {
-        let mut states = list_threads(member.pid).into_iter().map(|(_, stat)| stat.state);
-        let running = states.find(|state| !matches!(state, b'T' | b't' | b'Z' | b'X' | b'x'));
-        running.map(|state| (member, state))
-    })
+    job.members.iter().find_map(|member| Some((member, running_state(member.pid)?)))
+}
+
+/// The state of a thread of this process that has not stopped.
+fn running_state(pid: Pid) -> Option<u8> {
+    let mut states = list_threads(pid).into_iter().map(|(_, stat)| stat.state);
+    states.find(|state| !matches!(state, b'T' | b't' | b'Z' | b'X' | b'x'))
 }
 
 /// A process in vfork(2) stands still in the kernel until its child has come to its exec, or has ended.
@@ -219,43 +224,64 @@ fn let_children_run(job: &RunningJob, parent: Pid, stopped: &Stopped) {
     signal_all(libc::SIGSTOP);
 }
 
-/// Lets go of a process that is stopped.
-fn let_go_of_process(
-    member: &Member,
-    terminal: Option<Terminal>,
-    output: &CStr,
-    ledger: &Ledger,
-) -> Result<(), Failure> {
-    let thread = choose_thread(member.pid).ok_or(Fault::Gone)?;
-    let descriptors = match terminal {
-        Some(terminal) => list_terminal_descriptors(thread, terminal).map_err(Fault::from)?,
-        None => Vec::new(),
-    };
-    let watches = list_watches(thread, &descriptors);
-    let mut caller = Caller::prepare(Tracee::seize(member.pid, thread, ledger)?)?;
-    let opened = open_files(&mut caller, output);
-    let Ok((null, output)) = opened else {
-        caller.finish()?;
-        return opened.map(drop);
-    };
-    ledger.note_change();
-    caller.ignore(Signal::SIGHUP as i32)?;
-    leave_terminal(&mut caller, &descriptors)?;
-    if member.is_session_leader() {
-        // The kernel has sent SIGCONT to the process group in the foreground: tty_ioctl(4). Only a process that is
-        // stopped would stop again before it ran, were this process killed now.
-        let _ = kill(member.pid, Signal::SIGSTOP);
+/// A process that is stopped, with everything that can fail behind it: until here, nothing of it has changed.
+struct Prepared<'l> {
+    member: &'l Member,
+    caller: Caller<'l>,
+    null: RemoteFd,
+    output: RemoteFd,
+    descriptors: Vec<TerminalDescriptor>,
+    /// Epoll instances, and the descriptors that they watch.
+    watches: Vec<(i32, i32)>,
+    ledger: &'l Ledger,
+}
+
+impl<'l> Prepared<'l> {
+    fn new(member: &'l Member, terminal: Option<Terminal>, output: &CStr, ledger: &'l Ledger) -> Result<Self, Failure> {
+        let thread = choose_thread(member.pid)?;
+        let descriptors = match terminal {
+            Some(terminal) => list_terminal_descriptors(thread, terminal).map_err(Fault::from)?,
+            None => Vec::new(),
+        };
+        let watches = list_watches(thread, &descriptors);
+        let mut caller = Caller::prepare(Tracee::seize(member.pid, thread, ledger)?)?;
+        match open_files(&mut caller, output) {
+            Ok((null, output)) => Ok(Self { member, caller, null, output, descriptors, watches, ledger }),
+            Err(failure) => {
+                caller.finish()?;
+                Err(failure)
+            }
+        }
     }
-    for (epoll, watched) in watches {
-        caller.stop_watching(epoll.into(), watched.into())?;
+
+    /// Lets go of it. Whatever comes of that, nothing that was made for it stays in the process.
+    fn let_go(mut self) -> Result<(), Failure> {
+        self.ledger.note_change();
+        let result = self.change();
+        self.caller.close(self.null)?;
+        self.caller.close(self.output)?;
+        self.caller.finish()?;
+        result
     }
-    for TerminalDescriptor { fd, purpose, closes_on_exec } in descriptors {
-        let from = if purpose == Purpose::Read { null } else { output };
-        caller.redirect(from, fd.into(), closes_on_exec)?;
+
+    fn change(&mut self) -> Result<(), Failure> {
+        let caller = &mut self.caller;
+        caller.ignore(Signal::SIGHUP as i32)?;
+        leave_terminal(caller, &self.descriptors)?;
+        if self.member.is_session_leader() {
+            // The kernel has sent SIGCONT to the process group in the foreground: tty_ioctl(4). Only a process that is
+            // stopped would stop again before it ran, were this process killed now.
+            let _ = kill(self.member.pid, Signal::SIGSTOP);
+        }
+        for (epoll, watched) in &self.watches {
+            caller.stop_watching((*epoll).into(), (*watched).into())?;
+        }
+        for TerminalDescriptor { fd, purpose, closes_on_exec } in &self.descriptors {
+            let from = if *purpose == Purpose::Read { self.null } else { self.output };
+            caller.redirect(from, (*fd).into(), *closes_on_exec)?;
+        }
+        Ok(())
     }
-    caller.close(null)?;
-    caller.close(output)?;
-    caller.finish()
 }
 
 /// Opens what the descriptors are to lead to: /dev/null, and `output`.
@@ -288,12 +314,17 @@ fn leave_terminal(caller: &mut Caller, descriptors: &[TerminalDescriptor]) -> Re
 
 /// A thread that lives; one that waits in a system call, if there is one: another may be at a place of its program
 /// where it must not be interrupted (rseq(2)).
-fn choose_thread(process: Pid) -> Option<Pid> {
-    let threads = list_threads(process).into_iter();
-    let living: Vec<Pid> = threads.filter(|(_, stat)| stat.is_stopped()).map(|(thread, _)| thread).collect();
-    let is_in_call = |thread: &&Pid| {
+fn choose_thread(process: Pid) -> Result<Pid, Fault> {
+    let mut living = list_threads(process);
+    living.retain(|(_, stat)| !stat.is_dead());
+    if living.is_empty() {
+        return Err(Fault::Gone);
+    }
+    living.retain(|(_, stat)| stat.is_stopped());
+    let is_in_call = |thread: Pid| {
         let call = fs::read_to_string(format!("/proc/{process}/task/{thread}/syscall")).unwrap_or_default();
         call.starts_with(|first: char| first.is_ascii_digit())
     };
-    living.iter().find(is_in_call).or(living.first()).copied()
+    let in_call = living.iter().find(|(thread, _)| is_in_call(*thread));
+    in_call.or(living.first()).map(|(thread, _)| *thread).ok_or(Fault::Continued)
 }

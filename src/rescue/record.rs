@@ -10,9 +10,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Pid, Uid, geteuid, getgid, gethostname, getuid, setegid, seteuid};
+use nix::unistd::{AccessFlags, Gid, Pid, Uid, faccessat, geteuid, getgid, gethostname, getuid, setegid, seteuid};
 
 use crate::error::{Error, reason};
 use crate::jobs::directory::{LogStem, StateDirectory};
@@ -25,7 +27,7 @@ use crate::rescue::Request;
 use crate::rescue::job::{Member, RunningJob, read_argv};
 use crate::rescue::terminal::Terminal;
 use crate::sys::exec::to_c_string;
-use crate::sys::proc::{self, time_since_boot};
+use crate::sys::proc::{self, status_field, time_since_boot};
 use crate::term::format::{in_ms, now_in_ms};
 use crate::term::text::quote;
 use crate::term::ui::{Ui, Verbosity};
@@ -88,11 +90,13 @@ enum User {
 }
 
 impl User {
-    fn of_job(first: &Member) -> Self {
-        let owner = fs::metadata(format!("/proc/{}", first.pid));
-        match owner {
-            Ok(owner) if geteuid().is_root() && owner.uid() != 0 => {
-                Self::Other(Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()))
+    /// With whose rights a process opens files: the last numbers of `Uid` and `Gid` in /proc/PID/status.
+    fn of(process: Pid) -> Self {
+        let status = fs::read(format!("/proc/{process}/status")).unwrap_or_default();
+        let last = |name| status_field(&status, name)?.split_ascii_whitespace().last()?.parse().ok();
+        match (last("Uid"), last("Gid")) {
+            (Some(user), Some(group)) if geteuid().is_root() && user != 0 => {
+                Self::Other(Uid::from_raw(user), Gid::from_raw(group))
             }
             _ => Self::Caller,
         }
@@ -121,7 +125,7 @@ impl Drop for AssumedRights {
 impl Keeper {
     /// Opens the state directory, and makes the file that `-o` names.
     pub fn open(first: &Member, request: &Request) -> Result<Self, Error> {
-        let user = User::of_job(first);
+        let user = User::of(first.pid);
         let _rights = user.assume().map_err(|errno| Error::step("act as the user of the job", errno))?;
         let output = request.output.as_deref().map(make_output).transpose()?;
         // What is made from here on is for the user alone.
@@ -276,6 +280,17 @@ impl Draft<'_> {
     /// Where its descriptors are to lead to.
     pub fn output(&self) -> &CStr {
         &self.output_path
+    }
+
+    /// A process of the job that may not write to the output, because it has other rights than the first, and the reason.
+    pub fn find_denied<'j>(&self, job: &'j RunningJob) -> Option<(&'j Member, Errno)> {
+        job.members.iter().find_map(|member| {
+            let user = User::of(member.pid);
+            let can_write =
+                |_rights| faccessat(AT_FDCWD, self.output.path.as_path(), AccessFlags::W_OK, AtFlags::AT_EACCESS);
+            let denied = if user == self.keeper.user { None } else { user.assume().and_then(can_write).err() };
+            denied.map(|errno| (member, errno))
+        })
     }
 
     /// Records that the job is let go of, with all its processes. A job that cannot be recorded is let go of all the same.

@@ -39,6 +39,8 @@ const RESTARTS: std::ops::RangeInclusive<u64> = 512..=516;
 pub enum Fault {
     /// It has ended, or was killed meanwhile.
     Gone,
+    /// It was stopped, but runs: somebody else has continued it.
+    Continued,
     /// ptrace(2) or /proc refused.
     Trace(Errno),
     /// It runs code for another processor, or of 32 bits.

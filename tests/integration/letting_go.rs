@@ -252,6 +252,22 @@ fn streams_that_are_not_on_the_terminal_are_kept() {
 }
 
 #[test]
+fn job_whose_terminal_has_hung_up_is_let_go_of() {
+    requires!(bash);
+    let sandbox = Sandbox::new();
+    let mut terminal = Terminal::open_bash(&sandbox);
+    let file = sandbox.path("job.pid");
+    let job = terminal.start(&format!("(trap '' HUP; exec sleep 60) & echo $! > {}", file.display()), &file);
+    job.wait_for_exec("sleep 60");
+    terminal.hang_up();
+    eventually(|| terminal.is_shell_dead());
+    assert_ne!(on_terminal(&job), BTreeMap::new());
+    let_go(&sandbox, &job);
+    assert_is_let_go(&job);
+    job.assert_descriptors(&[0, 1, 2]);
+}
+
+#[test]
 fn output_on_the_terminal_by_its_other_name_goes_to_the_log() {
     requires!(bash);
     for redirection in ["> /dev/tty", "<> /dev/tty >&0"] {

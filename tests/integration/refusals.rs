@@ -169,6 +169,55 @@ fn process_of_another_user_is_refused_with_a_hint() {
 }
 
 #[test]
+fn process_that_may_not_open_the_output_is_refused() {
+    requires!(root, setpriv, bash);
+    let sandbox = Sandbox::new();
+    let mut terminal = Terminal::open_bash(&sandbox);
+    let file = sandbox.path("job.pid");
+    let other = "setpriv --reuid=54321 --regid=54321 --clear-groups sleep 60";
+    let last = terminal.start(&format!("sleep 61 | {other} & echo $! > {}", file.display()), &file);
+    last.wait_for_exec("sleep 60");
+    let first = Process::new(last.group());
+    first.wait_for_exec("sleep 61");
+    let before = [&first, &last].map(look);
+    sandbox.detach(["--pid", &first.pid.to_string()]).fails(
+        125,
+        &format!(
+            "detach: cannot let go of 'sleep' (PID {}): it cannot open its output: permission denied; nothing was changed\n\
+             detach: hint: with -o, name a file that all processes of the job may write",
+            last.pid
+        ),
+    );
+    assert_eq!([&first, &last].map(look), before);
+    sandbox.assert_no_job_recorded();
+    // /dev/null is such a file.
+    sandbox.detach(["--pid", "-o", "/dev/null", &first.pid.to_string()]).succeeds_silently();
+    assert_eq!([&first, &last].map(Process::terminal), [0, 0]);
+}
+
+/// Somebody else sends SIGCONT all the time.
+#[test]
+fn process_that_does_not_stay_stopped_is_let_go_of_or_refused() {
+    requires!(bash, perl);
+    let sandbox = Sandbox::new();
+    let mut terminal = Terminal::open_bash(&sandbox);
+    let job = terminal.background("sleep 60");
+    let continues = format!("kill CONT => {} and select undef, undef, undef, 0.0003 while 1", job.pid);
+    let other = Process::new(sandbox.command("perl").args(["-e", &continues]).spawn().unwrap().id().cast_signed());
+    for _ in 0..20 {
+        let run = sandbox.detach(["--pid", &job.pid.to_string()]);
+        if run.status == 0 {
+            assert_eq!(job.terminal(), 0);
+        } else {
+            let reason = "it does not stay stopped: another process continues it; nothing was changed";
+            run.fails(125, &format!("detach: cannot let go of 'sleep' (PID {}): {reason}", job.pid));
+            assert_ne!(job.terminal(), 0);
+        }
+    }
+    other.kill();
+}
+
+#[test]
 fn detach_and_its_ancestors_are_refused() {
     requires!(bash);
     let sandbox = Sandbox::new();
