@@ -94,7 +94,7 @@ impl RunningJob {
                             || stat.terminal == 0
                             || Terminal::controlling(stat) == self.terminal)
             };
-            let new: Vec<Member> = table
+            let mut new: Vec<Member> = table
                 .iter()
                 .filter(|(pid, stat)| !stat.is_dead() && !known.contains(pid) && belongs(stat))
                 .map(|(pid, stat)| Member { pid: *pid, stat: stat.clone() })
@@ -102,6 +102,8 @@ impl RunningJob {
             if new.is_empty() {
                 break;
             }
+            // Parents before their children.
+            new.sort_by_key(|member| member.stat.start_time);
             known.extend(new.iter().map(|member| member.pid));
             self.members.extend(new);
         }

@@ -33,6 +33,8 @@ use crate::term::ui::Ui;
 
 /// A process that does not stop in this time waits in the kernel: for a file server, or for its vfork(2).
 const TIME_TO_STOP: Duration = Duration::from_secs(3);
+/// A parent that has not stopped in this time is left to the general wait.
+const TIME_FOR_PARENT: Duration = Duration::from_millis(500);
 /// How long the child of a vfork may run, to come to its exec.
 const TIME_FOR_CHILD: Duration = Duration::from_millis(2);
 /// A shell that has not taken its terminal back in this time does not do so.
@@ -123,8 +125,7 @@ struct StoppedProcess {
 }
 
 struct Stopped<'l> {
-    /// Parents before their children. They continue in the opposite order: a parent that waits for its children as a shell
-    /// does (wait(2), WUNTRACED) must not find one of them stopped.
+    /// Parents before their children. They continue in the opposite order: a parent must not find one of them stopped.
     processes: Vec<StoppedProcess>,
     ledger: &'l Ledger,
 }
@@ -176,6 +177,9 @@ fn stop_all(job: &mut RunningJob, stopped: &mut Stopped) -> Result<(), Trouble> 
     loop {
         for member in job.members.get(count..).unwrap_or_default() {
             stopped.stop(member)?;
+            if job.members.iter().any(|child| child.stat.parent == member.pid) {
+                await_stop(member.pid);
+            }
         }
         count = job.members.len();
         while let Some((member, state)) = find_running(job) {
@@ -196,6 +200,15 @@ fn stop_all(job: &mut RunningJob, stopped: &mut Stopped) -> Result<(), Trouble> 
                 return Err(Trouble::Refused(member.clone(), refusal));
             }
         }
+    }
+}
+
+/// Waits until a parent has stopped, before its children are: one that waits for them as a shell does (wait(2), WUNTRACED)
+/// would do what it does at Ctrl-Z. One that is in vfork(2) does not stop before its child runs on.
+fn await_stop(parent: Pid) {
+    let end = Instant::now() + TIME_FOR_PARENT;
+    while running_state(parent).is_some_and(|state| state != b'D') && Instant::now() < end {
+        sleep(PAUSE);
     }
 }
 

@@ -203,6 +203,7 @@ fn child_on_a_terminal_of_its_own_is_left_alone() {
     // It has a pseudo-terminal for its child, as terminal emulators do.
     let child = terminal.start("script -qc ./child typescript", &child);
     child.wait_for_exec("sleep");
+    child.wait_for_sleep();
     let job = Process::new(terminal.foreground());
     let (before, ignored) = (child.descriptors(), child.signals("SigIgn"));
     assert_ne!(child.terminal(), job.terminal());
@@ -249,6 +250,32 @@ fn streams_that_are_not_on_the_terminal_are_kept() {
     assert_eq!([path(1), path(3), path(8)], ["out", "other", "script"].map(|name| sandbox.work(name)));
     assert_eq!(job.descriptor_flags(1), flags);
     assert!(descriptors.keys().all(|fd| [0, 1, 2, 3, 7, 8].contains(fd)), "{descriptors:?}");
+}
+
+/// su, and a shell in a job, wait for their children in this way, and stop as well when one of them does.
+#[test]
+fn parent_that_waits_as_a_shell_does_sees_no_child_stop() {
+    requires!(bash, perl);
+    let sandbox = Sandbox::new();
+    let mut terminal = Terminal::open_bash(&sandbox);
+    let wuntraced = 2;
+    let parent = format!("$child = fork; $child or exec 'sleep', '60'; waitpid $child, {wuntraced}");
+    sandbox.script("parent", &format!("#!/usr/bin/perl\n{parent}\n"));
+    for _ in 0..20 {
+        let job = terminal.background("/usr/bin/perl ./parent");
+        eventually(|| child_of(&job).is_some_and(|child| child.runs("sleep 60")) && job.is_asleep());
+        let child = child_of(&job).unwrap();
+        let_go(&sandbox, &job);
+        eventually(|| child.is_asleep() && (job.is_asleep() || job.is_dead()));
+        assert!(job.is_alive());
+        child.kill();
+    }
+}
+
+fn child_of(process: &Process) -> Option<Process> {
+    let pid = process.pid;
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    Some(Process::new(children.split(' ').next()?.parse().ok()?))
 }
 
 #[test]

@@ -179,6 +179,8 @@ fn process_that_may_not_open_the_output_is_refused() {
     last.wait_for_exec("sleep 60");
     let first = Process::new(last.group());
     first.wait_for_exec("sleep 61");
+    first.wait_for_sleep();
+    last.wait_for_sleep();
     let before = [&first, &last].map(look);
     sandbox.detach(["--pid", &first.pid.to_string()]).fails(
         125,

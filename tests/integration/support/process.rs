@@ -119,6 +119,12 @@ impl Process {
         entries.map(|entry| (number(&entry), fs::read_link(entry.path()).unwrap_or_default())).collect()
     }
 
+    /// Waits until this process, a sleep, sleeps: before, it opens and closes files of the C library.
+    #[track_caller]
+    pub fn wait_for_sleep(&self) {
+        eventually(|| fs::read_to_string(self.file("wchan")).is_ok_and(|place| place.ends_with("nanosleep")));
+    }
+
     /// Waits until exactly these descriptors are open, and returns the files they refer to. The dynamic loader opens
     /// and closes libraries at first, so do not ask again for the descriptors.
     #[track_caller]
