@@ -134,6 +134,17 @@ impl RunningJob {
         self.members.iter().any(|member| member.pid == pid)
     }
 
+    /// A sudo of the job that passes the terminal on to its command, and that command. sudoers(5), `use_pty`: the command has
+    /// a terminal of its own, and sudo, whose child leads the session there, ends it when its own terminal is gone.
+    pub fn find_relay(&self, table: &Table) -> Option<(&Member, Pid)> {
+        let sudo = self.members.iter().find(|member| member.stat.name == b"sudo")?;
+        let is_elsewhere = |stat: &Stat| stat.terminal != 0 && stat.terminal != sudo.stat.terminal;
+        let child_of = |parent| table.iter().find(|(_, stat)| stat.parent == parent && is_elsewhere(stat));
+        let (leader, _) = child_of(sudo.pid)?;
+        let (command, _) = child_of(*leader)?;
+        Some((sudo, *command))
+    }
+
     /// Its first process: the leader of its process group, or else the oldest process of that.
     pub fn first(&self) -> Option<&Member> {
         let of_group = || self.members.iter().filter(|member| member.stat.group == self.group);

@@ -88,6 +88,10 @@ fn find_jobs(wanted: &[Pid]) -> Result<Vec<RunningJob>, Error> {
             let error = member.map_or_else(|| Error::new(reason), |member| refuse(member, reason));
             return Err(error.with_hint_if_any(hint.map(str::to_owned)));
         }
+        if let Some((sudo, command)) = job.find_relay(&table) {
+            let error = refuse_unchanged(sudo, "it would end its command, to which it passes the terminal on");
+            return Err(error.with_hint(format!("let go of that command: sudo detach --pid {command}")));
+        }
         // One that was named before may be a part of this one.
         let is_part = |earlier: &mut RunningJob| earlier.members.iter().any(|member| job.has(member.pid));
         let parts: Vec<RunningJob> = jobs.extract_if(.., is_part).collect();

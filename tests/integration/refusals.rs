@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use nix::sys::signal::Signal;
 
 use crate::support::target::{Target, target};
-use crate::support::{DETACH, Process, Run, Sandbox, Terminal, eventually, skip};
+use crate::support::{DETACH, Process, Run, Sandbox, Terminal, eventually, skip, sleeper};
 
 /// What letting go of a process changes.
 fn look(process: &Process) -> (i32, Vec<u32>, Vec<(i32, PathBuf)>) {
@@ -195,6 +195,34 @@ fn process_that_may_not_open_the_output_is_refused() {
     // /dev/null is such a file.
     sandbox.detach(["--pid", "-o", "/dev/null", &first.pid.to_string()]).succeeds_silently();
     assert_eq!([&first, &last].map(Process::terminal), [0, 0]);
+}
+
+#[test]
+fn sudo_that_passes_the_terminal_on_is_refused_and_its_command_is_not() {
+    requires!(root, sudo, bash);
+    let sandbox = Sandbox::new();
+    let mut terminal = Terminal::open_bash(&sandbox);
+    let file = sandbox.path("command.pid");
+    sandbox.script("command", &format!("#!/bin/sh\n{}\n", sleeper(&file)));
+    let command = terminal.start("sudo -n ./command", &file);
+    command.wait_for_exec("sleep");
+    let job = Process::new(terminal.foreground());
+    if command.terminal() == job.terminal() {
+        return skip("sudo does not use a terminal of its own here");
+    }
+    command.wait_for_sleep();
+    let (pid, hint) = (job.pid, format!("let go of that command: sudo detach --pid {}", command.pid));
+    let reason = "it would end its command, to which it passes the terminal on; nothing was changed";
+    let message = format!("detach: cannot let go of 'sudo' (PID {pid}): {reason}\ndetach: hint: {hint}");
+    assert_refused(&sandbox, &job, &message);
+    sandbox.detach(["--pid", &command.pid.to_string()]).succeeds_silently();
+    terminal.hang_up();
+    eventually(|| terminal.is_shell_dead());
+    // sudo passes SIGHUP on, which the command ignores.
+    assert!(command.is_alive());
+    assert_eq!(command.terminal(), 0);
+    command.kill();
+    eventually(|| job.is_dead());
 }
 
 /// Somebody else sends SIGCONT all the time.
