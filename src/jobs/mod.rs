@@ -188,11 +188,11 @@ impl<'a> Jobs<'a> {
         journals.sort_by_key(|contents| {
             (contents.boot_id == boot_id, contents.entries.iter().map(|entry| entry.id.started_at_ms).max())
         });
-        let mut known = Vec::new();
+        let mut known = Vec::with_capacity(journals.iter().map(|contents| contents.entries.len()).sum());
         for (journal, contents) in journals.iter_mut().enumerate() {
             let is_this_boot = contents.boot_id == boot_id;
             let mut entries = take(&mut contents.entries);
-            entries.sort_unstable_by_key(|entry| (entry.id.start_time, entry.id.started_at_ms, entry.id.pid));
+            entries.sort_unstable_by_key(|entry| (entry.detached_at_ms(), entry.id.started_at_ms, entry.id.pid));
             for entry in entries {
                 let is_elsewhere = if is_this_boot {
                     entry.id.pid_namespace != Some(pid_namespace)

@@ -27,14 +27,12 @@ use crate::rescue::Request;
 use crate::rescue::job::{Member, RunningJob, read_argv};
 use crate::rescue::terminal::Terminal;
 use crate::sys::exec::to_c_string;
-use crate::sys::proc::{self, status_field, time_since_boot};
+use crate::sys::proc::{self, TICK_MS, status_field, time_since_boot};
 use crate::term::format::{in_ms, now_in_ms};
 use crate::term::text::quote;
 use crate::term::ui::{Ui, Verbosity};
 
 const NULL: &str = "/dev/null";
-/// The unit of start times, in milliseconds: time(7).
-const TICK_MS: u64 = 10;
 
 /// Where a job is recorded, and with whose rights.
 pub struct Keeper {

@@ -18,8 +18,9 @@ use serde::Serialize;
 
 use crate::sys::errno;
 
-/// The unit of start times: 1/USER_HZ of a second, see time(7). USER_HZ is 100 wherever Rust runs.
-const TICK: Duration = Duration::from_millis(10);
+/// The unit of start times, in milliseconds: 1/USER_HZ of a second, see time(7). USER_HZ is 100 wherever Rust runs.
+pub const TICK_MS: u64 = 10;
+const TICK: Duration = Duration::from_millis(TICK_MS);
 /// More than the readings of one clock by the kernel and by the C library can differ.
 const CLOCK_ERROR: Duration = Duration::from_micros(1);
 /// No /proc/PID/stat is longer: about fifty numbers and a name.

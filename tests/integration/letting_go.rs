@@ -330,6 +330,19 @@ fn output_option_names_the_file() {
 }
 
 #[test]
+fn job_that_was_let_go_of_last_is_the_newest() {
+    requires!(bash);
+    let sandbox = Sandbox::new();
+    let mut terminal = Terminal::open_bash(&sandbox);
+    let older = start_script(&sandbox, &mut terminal, TICKER);
+    sandbox.job(["sleep", "60"]);
+    let_go(&sandbox, &older);
+    let names: Vec<_> = sandbox.records().iter().map(|record| record["name"].clone()).collect();
+    assert_eq!(names, ["sleep", "script"]);
+    eventually(|| sandbox.detach(["--log"]).exits(0).stdout.starts_with("tick "));
+}
+
+#[test]
 fn several_jobs_are_recorded_one_by_one_and_each_once() {
     requires!(bash);
     let sandbox = Sandbox::new();

@@ -17,6 +17,7 @@ use super::{ENDING, Fault, Line, OLD_ENDING, describe_damage, is_boot_id, parse,
 use crate::error::{Error, reason};
 use crate::jobs::directory::StateDirectory;
 use crate::jobs::record::{End, JobId, Process, Record, Rescue, Start};
+use crate::sys::proc::TICK_MS;
 
 /// In bytes: the length of a start with a short command line.
 const USUAL_START: usize = 300;
@@ -42,13 +43,21 @@ pub struct Entry {
     pub id: JobId,
     pub process: Process,
     /// What the processes of a job are recognised by that detach has not started.
-    pub rescue: Option<Rescue>,
+    pub rescue: Option<Box<Rescue>>,
     pub end: Option<End>,
     /// Milliseconds since 1970-01-01 00:00 UTC; known only for tracked jobs.
     pub session_ended_at_ms: Option<u64>,
     /// The place of its last event: later jobs have a higher one.
     pub place: (usize, usize),
     start: Part,
+}
+
+impl Entry {
+    /// When detach started it or let go of it, in milliseconds after boot: unlike the time of day, that is never set back.
+    pub fn detached_at_ms(&self) -> u64 {
+        let since_start = self.rescue.as_ref().map(|rescue| rescue.let_go_at_ms.saturating_sub(self.id.started_at_ms));
+        self.id.start_time.saturating_mul(TICK_MS).saturating_add(since_start.unwrap_or(0))
+    }
 }
 
 /// What the events say of one job so far.
@@ -93,7 +102,7 @@ impl Events {
             (None, Some(rescue)) => (Process { session: rescue.session, log, tracker: None }, Some(rescue)),
             (None, None) => return None,
         };
-        Some(Entry { id, process, rescue, end, session_ended_at_ms, place, start })
+        Some(Entry { id, process, rescue: rescue.map(Box::new), end, session_ended_at_ms, place, start })
     }
 
     /// Whatever the order of the events, a process that was let go of in any of them was let go of; everything else is as
@@ -184,16 +193,16 @@ impl Contents {
                 }
             }
         }
-        drop(numbers);
-        let entries = Vec::with_capacity(jobs.len());
-        let mut contents = Self { boot_id: boot_id.to_owned(), files, entries, leftovers: Vec::new(), damaged_lines };
-        for (id, events) in jobs {
-            match events.into_entry(id) {
-                Some(entry) => contents.entries.push(entry),
-                None => contents.leftovers.push(id),
+        let mut leftovers = Vec::new();
+        let into_entry = |(id, events): (JobId, Events)| {
+            let entry = events.into_entry(id);
+            if entry.is_none() {
+                leftovers.push(id);
             }
-        }
-        contents
+            entry
+        };
+        let entries = jobs.into_iter().filter_map(into_entry).collect();
+        Self { boot_id: boot_id.to_owned(), files, entries, leftovers, damaged_lines }
     }
 
     /// How the command ended, if that is recorded.
@@ -214,7 +223,7 @@ impl Contents {
     pub fn load(&self, entry: &Entry, directory: &StateDirectory) -> Result<Record, String> {
         let start: Start = self.parse_start(entry)?;
         let mut record = Record::new(&self.boot_id, entry.id, entry.process.clone(), start, directory.path());
-        record.rescue.clone_from(&entry.rescue);
+        record.rescue = entry.rescue.as_deref().cloned();
         record.end.clone_from(&entry.end);
         record.session_ended_at_ms = entry.session_ended_at_ms;
         Ok(record)
