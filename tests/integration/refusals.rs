@@ -231,10 +231,11 @@ fn process_that_does_not_stay_stopped_is_let_go_of_or_refused() {
     requires!(bash, perl);
     let sandbox = Sandbox::new();
     let mut terminal = Terminal::open_bash(&sandbox);
-    let job = terminal.background("sleep 60");
+    let job = terminal.background("sleep 600");
     let continues = format!("kill CONT => {} and select undef, undef, undef, 0.0003 while 1", job.pid);
     let other = Process::new(sandbox.command("perl").args(["-e", &continues]).spawn().unwrap().id().cast_signed());
-    for _ in 0..20 {
+    // Each may take the three seconds in which a process has to stop.
+    for _ in 0..4 {
         let run = sandbox.detach(["--pid", &job.pid.to_string()]);
         if run.status == 0 {
             assert_eq!(job.terminal(), 0);
