@@ -143,7 +143,7 @@ impl Pruning<'_> {
     fn is_due(&self, known: &Known) -> bool {
         let entry = &known.entry;
         let ended_at_ms = entry.session_ended_at_ms.max(entry.end.as_ref().map(|end| end.ended_at_ms));
-        let heard_of = ended_at_ms.unwrap_or(entry.id.started_at_ms);
+        let heard_of = ended_at_ms.or(entry.let_go_at_ms).unwrap_or(entry.id.started_at_ms);
         let is_old = |ms: u64| self.age.is_zero() || Duration::from_millis(self.now.saturating_sub(ms)) >= self.age;
         let log = entry.process.log.as_deref().map(OsStr::new);
         is_old(heard_of) && log.is_none_or(|log| self.is_old(log)) && files_named_here(self.jobs, known).is_empty()

@@ -98,9 +98,10 @@ impl<'l> Caller<'l> {
         self.call(libc::SYS_dup3, [from.0, to.0, flags, 0, 0, 0], "redirect a descriptor").map(drop)
     }
 
-    /// close(2)
+    /// close(2). An error of a file system comes after the descriptor is closed.
     pub fn close(&mut self, fd: RemoteFd) -> Result<(), Failure> {
-        self.call(libc::SYS_close, [fd.0, 0, 0, 0, 0, 0], "close a descriptor").map(drop)
+        let _ = self.tracee.call(libc::SYS_close, [fd.0, 0, 0, 0, 0, 0])?;
+        Ok(())
     }
 
     /// munmap(2). Dropping the tracee lets go of it.

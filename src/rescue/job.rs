@@ -127,6 +127,7 @@ impl RunningJob {
     pub fn absorb(&mut self, other: Self) {
         let missing: Vec<Member> = other.members.into_iter().filter(|member| !self.has(member.pid)).collect();
         self.members.extend(missing);
+        self.members.sort_by_key(|member| member.stat.start_time);
         self.terminal = self.terminal.or(other.terminal);
     }
 
@@ -137,12 +138,14 @@ impl RunningJob {
     /// A sudo of the job that passes the terminal on to its command, and that command. sudoers(5), `use_pty`: the command has
     /// a terminal of its own, and sudo, whose child leads the session there, ends it when its own terminal is gone.
     pub fn find_relay(&self, table: &Table) -> Option<(&Member, Pid)> {
-        let sudo = self.members.iter().find(|member| member.stat.name == b"sudo")?;
-        let is_elsewhere = |stat: &Stat| stat.terminal != 0 && stat.terminal != sudo.stat.terminal;
-        let child_of = |parent| table.iter().find(|(_, stat)| stat.parent == parent && is_elsewhere(stat));
-        let (leader, _) = child_of(sudo.pid)?;
-        let (command, _) = child_of(*leader)?;
-        Some((sudo, *command))
+        let child_of = |parent, terminal| {
+            let is_elsewhere = |stat: &Stat| stat.terminal != 0 && stat.terminal != terminal;
+            table.iter().find(|(_, stat)| stat.parent == parent && is_elsewhere(stat)).map(|(pid, _)| *pid)
+        };
+        self.members.iter().filter(|member| member.stat.name == b"sudo").find_map(|sudo| {
+            let leader = child_of(sudo.pid, sudo.stat.terminal)?;
+            Some((sudo, child_of(leader, sudo.stat.terminal)?))
+        })
     }
 
     /// Its first process: the leader of its process group, or else the oldest process of that.

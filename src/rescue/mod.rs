@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use std::iter;
 use std::path::PathBuf;
 
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getppid};
 
 use crate::error::{Error, FAILED, reason};
@@ -26,13 +27,16 @@ use crate::rescue::calls::Failure;
 use crate::rescue::consent::Refusal;
 use crate::rescue::job::{Member, RunningJob, Table};
 use crate::rescue::procedure::Trouble;
-use crate::rescue::record::Keeper;
+use crate::rescue::record::{Draft, Keeper};
 use crate::rescue::tracee::Fault;
 use crate::sys::process::raise_descriptor_limit;
 use crate::sys::signals;
 use crate::term::ui::Ui;
 
 pub use procedure::After;
+
+/// Why a sudo that has a terminal of its own for its command is refused.
+const RELAY: &str = "it would end its command, to which it passes the terminal on";
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,19 +57,47 @@ pub fn let_go(request: &Request, ui: &Ui) -> Result<u8, Error> {
     let mut jobs = find_jobs(&request.wanted)?;
     ask(&jobs)?;
     signals::prepare().map_err(|errno| Error::step("prepare signals", errno))?;
-    let mut status = 0;
-    for job in &mut jobs {
-        if let Err(error) = let_go_of(job, request, ui) {
-            ui.failure(&error, error.hint());
-            status = FAILED;
+    let keepers = jobs.iter().filter_map(RunningJob::first).map(|first| Keeper::open(first, request));
+    let keepers = keepers.collect::<Result<Vec<_>, _>>()?;
+    let mut drafts = Vec::new();
+    for (job, keeper) in jobs.iter().zip(&keepers) {
+        match prepare(job, keeper, request, ui) {
+            Ok(draft) => drafts.push(draft),
+            Err(error) => {
+                drafts.iter().flatten().for_each(Draft::remove_log);
+                return Err(error);
+            }
+        }
+    }
+    // Nothing was changed until here.
+    let (mut status, mut stopped) = (0, Vec::new());
+    for (job, draft) in jobs.iter_mut().zip(&drafts) {
+        let Some(draft) = draft else { continue };
+        match let_go_of(job, draft, request.after, ui) {
+            Ok(()) => stopped.push(job.group),
+            Err(error) => {
+                ui.failure(&error, error.hint());
+                status = FAILED;
+            }
+        }
+    }
+    if status == FAILED && request.after == After::StayStopped {
+        // The shell does nothing then.
+        for group in stopped {
+            let _ = killpg(group, Signal::SIGCONT);
         }
     }
     Ok(status)
 }
 
-/// Why a process cannot be let go of, for those who only want to know; `None` if it can be, or if it has ended.
+/// Why a process cannot be let go of, for `--check`; `None` if it can be, or if it has ended.
 pub fn find_obstacle(pid: Pid) -> Option<String> {
-    consent::ask(pid)?.err().map(|refusal| refusal.reason)
+    if let Err(refusal) = consent::ask(pid)? {
+        return Some(refusal.reason);
+    }
+    let table = job::read_table().ok()?;
+    let job = RunningJob::find(&table, pid).ok()?;
+    job.find_relay(&table).map(|_| RELAY.to_owned())
 }
 
 /// The jobs that are meant, each once.
@@ -89,7 +121,7 @@ fn find_jobs(wanted: &[Pid]) -> Result<Vec<RunningJob>, Error> {
             return Err(error.with_hint_if_any(hint.map(str::to_owned)));
         }
         if let Some((sudo, command)) = job.find_relay(&table) {
-            let error = refuse_unchanged(sudo, "it would end its command, to which it passes the terminal on");
+            let error = refuse_unchanged(sudo, RELAY);
             return Err(error.with_hint(format!("let go of that command: sudo detach --pid {command}")));
         }
         // One that was named before may be a part of this one.
@@ -133,22 +165,27 @@ fn refuse(member: &Member, reason: &str) -> Error {
     Error::new(format!("cannot let go of {}: {reason}", member.describe()))
 }
 
-fn let_go_of(job: &mut RunningJob, request: &Request, ui: &Ui) -> Result<(), Error> {
-    let Some(first) = job.first().cloned() else { return Ok(()) };
-    let keeper = Keeper::open(&first, request)?;
+/// Makes the log of a job, unless all of its processes have been let go of before. Nothing else is changed.
+fn prepare<'k>(job: &RunningJob, keeper: &'k Keeper, request: &Request, ui: &Ui) -> Result<Option<Draft<'k>>, Error> {
+    let Some(first) = job.first() else { return Ok(None) };
     let known = keeper.find_known(job)?;
     if job.terminal.is_none() {
-        let Some(known) = known else { return Err(refuse(&first, "it has no terminal")) };
+        let Some(known) = known else { return Err(refuse(first, "it has no terminal")) };
         ui.note(format!("{} no longer has a terminal", known.describe()));
-        return Ok(());
+        return Ok(None);
     }
-    let draft = keeper.draft(job, &first, known.as_ref(), request)?;
+    let draft = keeper.draft(job, first, known.as_ref(), request)?;
     if let Some((member, errno)) = draft.find_denied(job) {
-        draft.take_back();
+        draft.remove_log();
         let error = refuse_unchanged(member, &format!("it cannot open its output: {}", reason(errno)));
         return Err(error.with_hint("with -o, name a file that all processes of the job may write"));
     }
-    let (released, trouble) = procedure::let_go(job, &draft, request.after, ui);
+    Ok(Some(draft))
+}
+
+fn let_go_of(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> Result<(), Error> {
+    let Some(first) = job.first().cloned() else { return Ok(()) };
+    let (released, trouble) = procedure::let_go(job, draft, after, ui);
     match trouble {
         Some(trouble) => Err(explain(&first, trouble, &released)),
         None if released.is_empty() => Err(refuse(&first, "it has ended")),

@@ -47,7 +47,7 @@ const TERMINAL: &CStr = c"/dev/tty";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     Continue,
-    /// It stays stopped, for a shell that has to do something first.
+    /// Its process group stays stopped, if all went well, for a shell that has to do something first.
     StayStopped,
 }
 
@@ -96,6 +96,10 @@ pub fn let_go(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> (Ve
     } else if after == After::Continue {
         await_shell(job);
         stopped.let_continue(|_| true);
+    } else if trouble.is_some() {
+        stopped.let_continue(|process| process.has_run);
+    } else {
+        stopped.let_continue(|process| process.group != job.group);
     }
     mishap::pass();
     guardian.dismiss();
@@ -120,6 +124,7 @@ fn let_go_of_each(job: &RunningJob, output: &CStr, ledger: &Ledger, released: &m
 /// A process that is stopped.
 struct StoppedProcess {
     held: Held,
+    group: Pid,
     /// Whether it ran before.
     has_run: bool,
 }
@@ -144,7 +149,7 @@ impl Stopped<'_> {
             held.signal(libc::SIGSTOP).map_err(Trouble::Look)?;
             mishap::pass();
         }
-        self.processes.push(StoppedProcess { held, has_run });
+        self.processes.push(StoppedProcess { held, group: member.stat.group, has_run });
         Ok(())
     }
 
@@ -178,7 +183,7 @@ fn stop_all(job: &mut RunningJob, stopped: &mut Stopped) -> Result<(), Trouble> 
         for member in job.members.get(count..).unwrap_or_default() {
             stopped.stop(member)?;
             if job.members.iter().any(|child| child.stat.parent == member.pid) {
-                await_stop(member.pid);
+                await_stop(member.pid, end);
             }
         }
         count = job.members.len();
@@ -205,8 +210,8 @@ fn stop_all(job: &mut RunningJob, stopped: &mut Stopped) -> Result<(), Trouble> 
 
 /// Waits until a parent has stopped, before its children are: one that waits for them as a shell does (wait(2), WUNTRACED)
 /// would do what it does at Ctrl-Z. One that is in vfork(2) does not stop before its child runs on.
-fn await_stop(parent: Pid) {
-    let end = Instant::now() + TIME_FOR_PARENT;
+fn await_stop(parent: Pid, end: Instant) {
+    let end = end.min(Instant::now() + TIME_FOR_PARENT);
     while running_state(parent).is_some_and(|state| state != b'D') && Instant::now() < end {
         sleep(PAUSE);
     }
@@ -316,8 +321,9 @@ fn leave_terminal(caller: &mut Caller, descriptors: &[TerminalDescriptor]) -> Re
     }
     match caller.open(TERMINAL, libc::O_RDWR | libc::O_NOCTTY, "open /dev/tty") {
         Ok(terminal) => {
-            caller.leave_terminal(terminal)?;
-            caller.close(terminal)
+            let result = caller.leave_terminal(terminal);
+            caller.close(terminal)?;
+            result
         }
         // It has none.
         Err(Failure::Refused(..)) => Ok(()),

@@ -7,14 +7,16 @@ use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{AccessFlags, Gid, Pid, Uid, faccessat, geteuid, getgid, gethostname, getuid, setegid, seteuid};
+use nix::unistd::{
+    AccessFlags, Gid, Pid, Uid, faccessat, geteuid, getgid, getgroups, gethostname, getuid, setegid, seteuid, setgroups,
+};
 
 use crate::error::{Error, reason};
 use crate::jobs::directory::{LogStem, StateDirectory};
@@ -38,8 +40,6 @@ const NULL: &str = "/dev/null";
 pub struct Keeper {
     user: User,
     place: Result<Place, Error>,
-    /// The file that `-o` names.
-    output: Option<PathBuf>,
 }
 
 struct Place {
@@ -81,58 +81,74 @@ impl Output {
 
 /// Whose files are made. What root lets go of for a user is that user's: the job must be able to open its log, and the
 /// user to find the job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum User {
     Caller,
-    Other(Uid, Gid),
+    Other {
+        user: Uid,
+        group: Gid,
+        groups: Vec<Gid>,
+        /// Those of this process, to return to.
+        own_groups: Vec<Gid>,
+    },
 }
 
 impl User {
-    /// With whose rights a process opens files: the last numbers of `Uid` and `Gid` in /proc/PID/status.
+    /// With whose rights a process opens files: the last numbers of `Uid` and `Gid` in /proc/PID/status, and `Groups`.
     fn of(process: Pid) -> Self {
         let status = fs::read(format!("/proc/{process}/status")).unwrap_or_default();
-        let last = |name| status_field(&status, name)?.split_ascii_whitespace().last()?.parse().ok();
-        match (last("Uid"), last("Gid")) {
-            (Some(user), Some(group)) if geteuid().is_root() && user != 0 => {
-                Self::Other(Uid::from_raw(user), Gid::from_raw(group))
-            }
+        let numbers = |name| {
+            let text = status_field(&status, name).unwrap_or_default();
+            text.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect::<Vec<u32>>()
+        };
+        match (numbers("Uid").last(), numbers("Gid").last()) {
+            (Some(user), Some(group)) if geteuid().is_root() && *user != 0 => Self::Other {
+                user: Uid::from_raw(*user),
+                group: Gid::from_raw(*group),
+                groups: numbers("Groups").into_iter().map(Gid::from_raw).collect(),
+                own_groups: getgroups().unwrap_or_default(),
+            },
             _ => Self::Caller,
         }
     }
 
-    /// Takes the rights of this user, until the result is dropped.
-    fn assume(self) -> nix::Result<Option<AssumedRights>> {
-        let Self::Other(user, group) = self else { return Ok(None) };
-        let rights = AssumedRights;
-        setegid(group)?;
-        seteuid(user)?;
+    /// Takes the rights of this user, until the result is dropped. Allocates nothing.
+    fn assume(&self) -> nix::Result<Option<AssumedRights<'_>>> {
+        let Self::Other { user, group, groups, own_groups } = self else { return Ok(None) };
+        let rights = AssumedRights { own_groups };
+        setgroups(groups)?;
+        setegid(*group)?;
+        seteuid(*user)?;
         Ok(Some(rights))
     }
 }
 
 /// This process acts with the rights of another user.
-struct AssumedRights;
+struct AssumedRights<'u> {
+    own_groups: &'u [Gid],
+}
 
-impl Drop for AssumedRights {
+impl Drop for AssumedRights<'_> {
     fn drop(&mut self) {
         let _ = seteuid(getuid());
         let _ = setegid(getgid());
+        let _ = setgroups(self.own_groups);
     }
 }
 
 impl Keeper {
-    /// Opens the state directory, and makes the file that `-o` names.
+    /// Opens the state directory.
     pub fn open(first: &Member, request: &Request) -> Result<Self, Error> {
         let user = User::of(first.pid);
-        let _rights = user.assume().map_err(|errno| Error::step("act as the user of the job", errno))?;
-        let output = request.output.as_deref().map(make_output).transpose()?;
+        let rights = user.assume().map_err(|errno| Error::step("act as the user of the job", errno))?;
         // What is made from here on is for the user alone.
         let mask = umask(Mode::from_bits_truncate(0o077));
-        let place = Place::open(user, first);
+        let place = Place::open(&user, first);
         umask(mask);
-        match (place, &output) {
-            (Err(error), None) => Err(error),
-            (place, _) => Ok(Self { user, place, output }),
+        drop(rights);
+        match place {
+            Err(error) if request.output.is_none() => Err(error),
+            place => Ok(Self { user, place }),
         }
     }
 
@@ -164,7 +180,10 @@ impl Keeper {
         let id = known.map_or_else(|| self.identify(first), |known| *known.id());
         let let_go_at_ms = now_in_ms();
         let journal = self.open_journal();
-        let output = self.choose_output(&name, id.pid, known)?;
+        let output = match &request.output {
+            Some(path) => self.make_output(path)?,
+            None => self.choose_output(&name, id.pid, known)?,
+        };
         let [stdout, stderr] = [1, 2].map(|fd| find_stream(job, first, fd, &output));
         let start = Start {
             host: Text::from(&gethostname().unwrap_or_default()),
@@ -179,11 +198,23 @@ impl Keeper {
         Ok(Draft { keeper: self, id, let_go_at_ms, journal, start, output, output_path })
     }
 
-    /// The file that `-o` names, or the one that the output goes to already, or a new log.
-    fn choose_output(&self, name: &OsStr, pid: Pid, known: Option<&Job>) -> Result<Output, Error> {
-        if let Some(path) = &self.output {
-            return Ok(Output { path: path.clone(), log: None, is_new: false });
+    /// The file that `-o` names, which is created.
+    fn make_output(&self, path: &Path) -> Result<Output, Error> {
+        let failed = |error| Error::io("write output to", path, &error);
+        let absolute = std::path::absolute(path).map_err(failed)?;
+        let _rights = self.user.assume().map_err(|errno| Error::path("write output to", path, errno))?;
+        // To open it could wait, here and in each process of the job.
+        if absolute.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+            return Err(Error::refused("write output to", path, "it is a FIFO"));
         }
+        let mut options = OpenOptions::new();
+        options.append(true).create(absolute != Path::new(NULL)).custom_flags(libc::O_NOCTTY);
+        options.open(&absolute).map_err(failed)?;
+        Ok(Output { path: absolute, log: None, is_new: false })
+    }
+
+    /// The file that the output goes to already, or a new log.
+    fn choose_output(&self, name: &OsStr, pid: Pid, known: Option<&Job>) -> Result<Output, Error> {
         let place = self.place.as_ref().map_err(Clone::clone)?;
         let is_reused = |job: &&Job| job.record.rescue.is_some();
         let reused =
@@ -219,10 +250,10 @@ impl Keeper {
 }
 
 impl Place {
-    fn open(user: User, first: &Member) -> Result<Self, Error> {
+    fn open(user: &User, first: &Member) -> Result<Self, Error> {
         let directory = match user {
             User::Caller => StateDirectory::open(),
-            User::Other(..) => StateDirectory::open_for(|variable| read_variable(first.pid, variable)),
+            User::Other { .. } => StateDirectory::open_for(|variable| read_variable(first.pid, variable)),
         }?;
         let boot_id = proc::boot_id().map_err(Error::proc)?;
         let (pid_namespace, time_namespace) = (proc::visible_pid_namespace().ok(), proc::time_namespace().ok());
@@ -238,20 +269,13 @@ fn read_variable(pid: Pid, variable: &str) -> Option<OsString> {
     Some(OsStr::from_bytes(value).to_owned())
 }
 
-/// Makes the file that `-o` names, and returns its absolute path.
-fn make_output(path: &Path) -> Result<PathBuf, Error> {
-    let failed = |error: &std::io::Error| Error::io("write output to", path, error);
-    let absolute = std::path::absolute(path).map_err(|error| failed(&error))?;
-    let mut options = OpenOptions::new();
-    options.append(true).create(absolute != Path::new(NULL)).custom_flags(libc::O_NOCTTY);
-    options.open(&absolute).map_err(|error| failed(&error))?;
-    Ok(absolute)
-}
-
 /// Where a stream of a job leads when it has been let go of. In a pipeline, another process than the first may write to
 /// the terminal.
 fn find_stream(job: &RunningJob, first: &Member, fd: i32, output: &Output) -> Stream {
-    if job.members.iter().any(|member| Terminal::of_descriptor(member.pid, fd).is_some_and(Terminal::is_terminal)) {
+    let leads_to_terminal = |member: &Member| {
+        Terminal::of_descriptor(member.pid, fd).zip(job.terminal).is_some_and(|(device, it)| device.leads_to(it))
+    };
+    if job.members.iter().any(leads_to_terminal) {
         return output.stream();
     }
     let link = format!("/proc/{}/fd/{fd}", first.pid);
@@ -319,10 +343,15 @@ impl Draft<'_> {
     /// Takes the record back and removes the log: nothing was done to the job. Called by the guardian as well: allocates
     /// nothing.
     pub fn take_back(&self) {
-        let (Ok(place), Ok(_rights)) = (&self.keeper.place, self.keeper.user.assume()) else { return };
-        if let Ok(journal) = &self.journal {
+        if let (Ok(place), Ok(journal), Ok(_rights)) = (&self.keeper.place, &self.journal, self.keeper.user.assume()) {
             let _ = journal.append_rescue_withdrawal(&place.directory, self.id, self.let_go_at_ms);
         }
+        self.remove_log();
+    }
+
+    /// Removes the log, if it is new.
+    pub fn remove_log(&self) {
+        let (Ok(place), Ok(_rights)) = (&self.keeper.place, self.keeper.user.assume()) else { return };
         if let (true, Some(log)) = (self.output.is_new, &self.output.log) {
             let _ = place.directory.remove(log.as_str());
         }

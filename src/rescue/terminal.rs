@@ -31,7 +31,7 @@ impl Terminal {
 
     /// The terminal that a standard stream of a process is on.
     pub fn of_stream(pid: Pid) -> Option<Self> {
-        (0..=2).filter_map(|fd| Self::of_descriptor(pid, fd)).find(|device| device.is_known())
+        (0..=2).filter_map(|fd| Self::of_descriptor(pid, fd)).find(|device| device.is_terminal())
     }
 
     /// The character device that a descriptor is on.
@@ -41,13 +41,14 @@ impl Terminal {
         metadata.file_type().is_char_device().then(|| Self { major: major(device), minor: minor(device) })
     }
 
-    /// Whether a device of this kind leads to a terminal.
-    pub fn is_terminal(self) -> bool {
-        self == OWN_TERMINAL || self.is_known()
+    /// Whether what is done through this device is done to `terminal`. /dev/console is another name of a terminal that is no
+    /// pseudo-terminal.
+    pub fn leads_to(self, terminal: Self) -> bool {
+        self == terminal || self == OWN_TERMINAL || self == CONSOLE && !terminal.is_pseudo()
     }
 
     /// Whether a device of this kind is a terminal, and always the same one: devices.txt of the kernel.
-    fn is_known(self) -> bool {
+    fn is_terminal(self) -> bool {
         self == CONSOLE || self.is_pseudo() || matches!(self.major, 4 | 166 | 188 | 204 | 229)
     }
 
@@ -78,16 +79,11 @@ pub enum Purpose {
 pub fn list_terminal_descriptors(pid: Pid, terminal: Terminal) -> nix::Result<Vec<TerminalDescriptor>> {
     let mut found = Vec::new();
     for fd in list_descriptors(pid)? {
-        let Some(device) = Terminal::of_descriptor(pid, fd) else { continue };
-        let is_own = device == OWN_TERMINAL;
-        // /dev/console is another name of a terminal that is no pseudo-terminal.
-        if device != terminal && !is_own && (device != CONSOLE || terminal.is_pseudo()) {
-            continue;
-        }
-        let Some(flags) = descriptor_flags(pid, fd) else { continue };
+        let device = Terminal::of_descriptor(pid, fd).filter(|device| device.leads_to(terminal));
+        let Some((device, flags)) = device.zip(descriptor_flags(pid, fd)) else { continue };
         let is_read = match flags & libc::O_ACCMODE {
             libc::O_RDONLY => true,
-            libc::O_RDWR => fd == 0 || is_own && fd > 2,
+            libc::O_RDWR => fd == 0 || device == OWN_TERMINAL && fd > 2,
             _ => fd == 0,
         };
         let purpose = if is_read { Purpose::Read } else { Purpose::Write };

@@ -32,7 +32,7 @@ const NT_PRSTATUS: c_int = 1;
 /// The largest error number that a system call can return.
 const LARGEST_ERRNO: u64 = 4095;
 /// The results that ask the kernel to make the call again; no program ever sees one. From include/linux/errno.h.
-const RESTARTS: std::ops::RangeInclusive<u64> = 512..=516;
+const RESTARTS: [u64; 4] = [512, 513, 514, 516];
 
 /// Why a tracee could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +174,7 @@ impl<'l> Tracee<'l> {
 
 impl Drop for Tracee<'_> {
     fn drop(&mut self) {
-        // What cannot be put back has ended, or is left to the guardian.
+        // What cannot be put back has ended.
         let _ = self.put_back();
     }
 }

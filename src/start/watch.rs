@@ -7,7 +7,6 @@ use std::iter;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::process::ExitStatus;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -68,7 +67,7 @@ impl Watcher {
 
     /// Watches the command `pid`, a child of this process.
     pub fn watch_child(&self, pid: Pid) -> nix::Result<Watched> {
-        self.watch(None, || {
+        self.watch(None, None, || {
             while let Some((ended, status, usage)) = reap_any(Wait::Return)? {
                 // Any other is an orphan of the command from the time in which detach was a subreaper, or a child that
                 // was there before the exec of detach.
@@ -91,17 +90,29 @@ impl Watcher {
         // Where /proc hides the command, it is taken to have its PID still.
         let is_it = |stat: Option<Stat>| stat.is_none_or(|stat| stat.start_time == id.start_time);
         let command = Held::open(id.pid)?.filter(|held| proc::stat(held.pid).is_ok_and(is_it));
-        let command = command.as_ref();
-        self.watch(command.map(Held::as_fd), || {
-            if command.is_some_and(|command| !command.has_ended()) {
-                return Ok(None);
+        if let Some(command) = &command {
+            let look = || Ok(command.has_ended().then_some(Watched::EndRecorded(None)));
+            match self.watch(Some(command.as_fd()), None, look)? {
+                Watched::EndRecorded(_) => (),
+                other => return Ok(other),
             }
-            await_record(tracker, &recorded_end).map(|end| Some(Watched::EndRecorded(end)))
+        }
+        self.watch(None, Some(INTERVAL), || {
+            // Asked before the record is read: what a process has recorded before its end is read after it.
+            let has_tracker = reap_all_until(tracker)?;
+            let end = recorded_end();
+            Ok((end.is_some() || !has_tracker).then_some(Watched::EndRecorded(end)))
         })
     }
 
-    /// Watches until `look` sees that the command has ended. Looks again after each SIGCHLD, and when `end` can be read.
-    fn watch(&self, end: Option<BorrowedFd>, look: impl Fn() -> nix::Result<Option<Watched>>) -> nix::Result<Watched> {
+    /// Watches until `look` sees that the command has ended. Looks again after each SIGCHLD, when `end` can be read, and
+    /// after each `interval`.
+    fn watch(
+        &self,
+        end: Option<BorrowedFd>,
+        interval: Option<Duration>,
+        look: impl Fn() -> nix::Result<Option<Watched>>,
+    ) -> nix::Result<Watched> {
         let awaited = iter::once(self.signals.as_fd()).chain(end);
         let mut awaited: Vec<PollFd> = awaited.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         loop {
@@ -113,11 +124,11 @@ impl Watcher {
             if let Some(signal) = interrupt {
                 return Ok(Watched::Interrupted(signal));
             }
-            let left = time_left(self.until);
-            if left == PollTimeout::ZERO {
+            if time_left(self.until) == PollTimeout::ZERO {
                 return Ok(Watched::Running);
             }
-            wait_for(&mut awaited, left)?;
+            let next_look = interval.map(|interval| Instant::now() + interval);
+            wait_for(&mut awaited, time_left(self.until.into_iter().chain(next_look).min()))?;
         }
     }
 
@@ -131,19 +142,6 @@ impl Watcher {
             }
         }
         Ok(interrupt)
-    }
-}
-
-/// Waits until the tracking process has recorded how the command ended, or has ended itself.
-fn await_record(tracker: Pid, recorded_end: impl Fn() -> Option<End>) -> nix::Result<Option<End>> {
-    loop {
-        // Asked before the record is read: what a process has recorded before its end is read after it.
-        let has_tracker = reap_all_until(tracker)?;
-        let end = recorded_end();
-        if end.is_some() || !has_tracker {
-            return Ok(end);
-        }
-        sleep(INTERVAL);
     }
 }
 

@@ -215,6 +215,7 @@ fn fields_after_name(stat: &[u8]) -> Option<impl Iterator<Item = &str>> {
     Some(str::from_utf8(rest).ok()?.split_ascii_whitespace())
 }
 
+/// Reads the contents of /proc/PID/stat, or of that of a thread.
 pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let begin_of_name = stat.iter().position(|byte| *byte == b'(')? + 1;
     let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;

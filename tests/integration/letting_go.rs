@@ -330,6 +330,25 @@ fn output_option_names_the_file() {
 }
 
 #[test]
+fn stream_on_another_terminal_is_left_as_it_is() {
+    requires!(bash);
+    let sandbox = Sandbox::new();
+    let (mut terminal, other) = (Terminal::open_bash(&sandbox), Terminal::open_bash(&sandbox));
+    let file = sandbox.path("job.pid");
+    let line = format!("sleep 60 > {} & echo $! > {}", other.name().display(), file.display());
+    let job = terminal.start(&line, &file);
+    job.wait_for_exec("sleep 60");
+    let_go(&sandbox, &job);
+    assert_eq!(job.descriptors()[&1], other.name());
+    let record = sandbox.only_record();
+    assert_eq!(
+        (&record["stdout"], record["stderr"].get("log").is_some()),
+        (&serde_json::Value::from("kept"), true),
+        "{record}"
+    );
+}
+
+#[test]
 fn job_that_was_let_go_of_last_is_the_newest() {
     requires!(bash);
     let sandbox = Sandbox::new();

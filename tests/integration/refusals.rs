@@ -215,14 +215,56 @@ fn sudo_that_passes_the_terminal_on_is_refused_and_its_command_is_not() {
     let reason = "it would end its command, to which it passes the terminal on; nothing was changed";
     let message = format!("detach: cannot let go of 'sudo' (PID {pid}): {reason}\ndetach: hint: {hint}");
     assert_refused(&sandbox, &job, &message);
+    let advice = sandbox.detach(["--check", "--json", &pid.to_string()]).stdout;
+    assert!(advice.contains("\"can_be_let_go\":false"), "{advice}");
     sandbox.detach(["--pid", &command.pid.to_string()]).succeeds_silently();
-    terminal.hang_up();
-    eventually(|| terminal.is_shell_dead());
-    // sudo passes SIGHUP on, which the command ignores.
+    let mut other = Terminal::open_bash(&sandbox);
+    let file = sandbox.path("control.pid");
+    sandbox.script("control", &format!("#!/bin/sh\n{}\n", sleeper(&file)));
+    let control = other.start("sudo -n ./control", &file);
+    control.wait_for_exec("sleep");
+    for terminal in [&mut terminal, &mut other] {
+        terminal.hang_up();
+    }
+    // sudo passes SIGHUP on.
+    eventually(|| control.is_dead());
     assert!(command.is_alive());
     assert_eq!(command.terminal(), 0);
     command.kill();
     eventually(|| job.is_dead());
+}
+
+#[test]
+fn nothing_is_changed_if_one_of_several_jobs_is_refused() {
+    requires!(root, setpriv, bash);
+    let sandbox = Sandbox::new();
+    let mut terminal = Terminal::open_bash(&sandbox);
+    let first = terminal.background("sleep 60");
+    first.wait_for_sleep();
+    let file = sandbox.path("job.pid");
+    let other = "setpriv --reuid=54321 --regid=54321 --clear-groups sleep 60";
+    let last = terminal.start(&format!("sleep 61 | {other} & echo $! > {}", file.display()), &file);
+    last.wait_for_exec("sleep 60");
+    let before = look(&first);
+    let run = sandbox.detach(["--pid", &first.pid.to_string(), &last.pid.to_string()]).exits(125);
+    assert!(run.stderr.contains("it cannot open its output: permission denied; nothing was changed"), "{run:?}");
+    assert_eq!(look(&first), before);
+    sandbox.assert_no_job_recorded();
+}
+
+#[test]
+fn file_for_the_output_is_left_alone_where_it_cannot_be_used() {
+    requires!(bash);
+    let sandbox = Sandbox::new();
+    let mut terminal = Terminal::open_bash(&sandbox);
+    let job = terminal.background("sleep 60");
+    let fifo = sandbox.work("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let run = sandbox.detach(["--pid", "-o", "fifo", &job.pid.to_string()]);
+    run.fails(125, "detach: cannot write output to 'fifo': it is a FIFO");
+    let without_terminal = sandbox.job(["-o", "/dev/null", "sleep", "60"]);
+    sandbox.detach(["--pid", "-o", "new", &without_terminal.pid.to_string()]).exits(0);
+    assert!(!sandbox.work("new").exists());
 }
 
 /// Somebody else sends SIGCONT all the time.
@@ -284,6 +326,7 @@ fn what_is_no_process_with_a_terminal_is_refused() {
     let mut command = sandbox.command("setsid");
     let job = Process::new(command.args(["sleep", "60"]).spawn().unwrap().id().cast_signed());
     eventually(|| job.leads_session() && job.runs("sleep"));
+    job.wait_for_sleep();
     // Its stdout is that of the tests, which may be a terminal.
     if !job.descriptors().values().any(|path| path.starts_with("/dev/pts")) {
         assert_refused(

@@ -228,6 +228,40 @@ fn jobs_of_fish_survive() {
     assert_jobs_survive(&FISH);
 }
 
+/// The shell continues the process group of the job, and knows of no other: timeout has its own.
+fn assert_all_groups_continue(shell: &Shell) {
+    let mut scene = open(shell);
+    scene.sandbox.script("outer", "#!/bin/sh\ntimeout 300 ./writer \"$1\" &\nwait\n");
+    let writer = scene.start("./outer", "&");
+    scene.succeeds("detach %1");
+    assert_is_let_go(&writer);
+    assert_keeps_writing(&writer);
+}
+
+#[test]
+fn all_process_groups_of_a_job_continue() {
+    requires!(bash, zsh, fish, perl);
+    for shell in [&BASH, &ZSH, &FISH] {
+        assert_all_groups_continue(shell);
+    }
+}
+
+#[test]
+fn jobs_run_on_when_one_of_them_cannot_be_let_go_of() {
+    requires!(bash, zsh, fish, perl, prlimit);
+    for shell in [&BASH, &ZSH, &FISH] {
+        let mut scene = open(shell);
+        let jobs = [scene.start("./writer", "&"), scene.start("./writer", "&")];
+        // No descriptor is free in it.
+        let limit = ["--nofile=3", "--pid"];
+        Run::of(scene.sandbox.command("prlimit").args(limit).arg(jobs[1].pid.to_string())).succeeds_silently();
+        assert_eq!(scene.run("detach %1 %2"), 125, "{}", shell.name);
+        assert_is_let_go(&jobs[0]);
+        eventually(|| !jobs[1].is_stopped());
+        assert_ne!(jobs[1].terminal(), 0);
+    }
+}
+
 /// The number of files in a directory.
 fn count_files(directory: &Path) -> usize {
     fs::read_dir(directory).unwrap().count()

@@ -392,3 +392,20 @@ fn tracking_process_killed_early_leaves_no_wrong_record() {
         }
     }
 }
+
+#[test]
+fn wait_for_a_record_that_does_not_come_ends_in_time() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(DETACH);
+    let mut detach = command.args(["-t", "--settle", "1s", "-o", "/dev/null", "sleep", "60"]).spawn().unwrap();
+    eventually(|| !sandbox.records().is_empty());
+    let record = sandbox.only_record();
+    let process = |value: &Value| Process::new(value["pid"].as_i64().unwrap().try_into().unwrap());
+    let (job, tracker) = (process(&record), process(&record["tracker"]));
+    tracker.signal(Signal::SIGSTOP);
+    job.signal(Signal::SIGKILL);
+    eventually(|| detach.try_wait().unwrap().is_some());
+    tracker.signal(Signal::SIGCONT);
+    assert_eq!(detach.wait().unwrap().code(), Some(0));
+    assert_eq!(sandbox.end_of(&job)["signal"], 9);
+}

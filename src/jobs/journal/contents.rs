@@ -44,6 +44,8 @@ pub struct Entry {
     pub process: Process,
     /// What the processes of a job are recognised by that detach has not started.
     pub rescue: Option<Box<Rescue>>,
+    /// When detach let go of it, the last time, in milliseconds since 1970-01-01 00:00 UTC.
+    pub let_go_at_ms: Option<u64>,
     pub end: Option<End>,
     /// Milliseconds since 1970-01-01 00:00 UTC; known only for tracked jobs.
     pub session_ended_at_ms: Option<u64>,
@@ -53,10 +55,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// When detach started it or let go of it, in milliseconds after boot: unlike the time of day, that is never set back.
+    /// When detach started it or let go of it, in milliseconds after boot.
     pub fn detached_at_ms(&self) -> u64 {
-        let since_start = self.rescue.as_ref().map(|rescue| rescue.let_go_at_ms.saturating_sub(self.id.started_at_ms));
-        self.id.start_time.saturating_mul(TICK_MS).saturating_add(since_start.unwrap_or(0))
+        let since_start = self.let_go_at_ms.map_or(0, |let_go| let_go.saturating_sub(self.id.started_at_ms));
+        self.id.start_time.saturating_mul(TICK_MS).saturating_add(since_start)
     }
 }
 
@@ -95,6 +97,7 @@ impl Events {
         let (rescue, start_of_rescue) = self.merge_rescues().unzip();
         let Self { process, start, end, session_ended_at_ms, is_withdrawn, place, .. } = self;
         let start = start_of_rescue.flatten().or(start).filter(|_| !is_withdrawn)?;
+        let let_go_at_ms = rescue.as_ref().map(|rescue| rescue.let_go_at_ms);
         let log = rescue.as_ref().and_then(|rescue| rescue.log.clone());
         let (process, rescue) = match (process, rescue) {
             // Started by detach, so its processes are known by their session.
@@ -102,7 +105,7 @@ impl Events {
             (None, Some(rescue)) => (Process { session: rescue.session, log, tracker: None }, Some(rescue)),
             (None, None) => return None,
         };
-        Some(Entry { id, process, rescue: rescue.map(Box::new), end, session_ended_at_ms, place, start })
+        Some(Entry { id, process, rescue: rescue.map(Box::new), let_go_at_ms, end, session_ended_at_ms, place, start })
     }
 
     /// Whatever the order of the events, a process that was let go of in any of them was let go of; everything else is as

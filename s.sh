@@ -1,0 +1,3 @@
+#!/bin/sh
+timeout 1000 sleep 777 &
+wait
