@@ -1,3 +1,0 @@
-#!/bin/sh
-timeout 1000 sleep 777 &
-wait
