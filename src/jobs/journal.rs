@@ -128,7 +128,9 @@ fn parse(line: &[u8]) -> Result<Line<'_>, Fault> {
     struct Versioned {
         version: u32,
     }
-    let parsed: Result<Line, _> = serde_json::from_slice(line);
+    // At once for the whole line, which is quicker than for each of its strings.
+    let Ok(line) = str::from_utf8(line) else { return Err(Fault::Damage("it is not JSON")) };
+    let parsed: Result<Line, _> = serde_json::from_str(line);
     let is_plain = |log: &Option<String>| log.as_ref().is_none_or(|log| !log.contains('/'));
     let is_valid = |line: &Line| {
         line.version == VERSION
@@ -141,7 +143,7 @@ fn parse(line: &[u8]) -> Result<Line<'_>, Fault> {
     {
         return Ok(event);
     }
-    match serde_json::from_slice::<Versioned>(line) {
+    match serde_json::from_str::<Versioned>(line) {
         Ok(Versioned { version }) if version != VERSION => Err(Fault::OtherVersion(version)),
         Ok(_) => Err(Fault::Damage("it is not an event of a job")),
         Err(error) => Err(Fault::Damage(describe_damage(&error))),

@@ -153,6 +153,67 @@ struct WithName {
     name: Text,
 }
 
+/// What decides whether the processes of a job can be seen.
+struct Here {
+    pid_namespace: u64,
+    boot_id: String,
+    time_namespace: Option<u64>,
+    host: Text,
+}
+
+impl Here {
+    fn find() -> Result<Self, Error> {
+        Ok(Self {
+            pid_namespace: proc::visible_pid_namespace().map_err(Error::proc)?,
+            boot_id: proc::boot_id().map_err(|errno| Error::step("find the ID of this boot in /proc", errno))?,
+            time_namespace: proc::time_namespace().ok(),
+            host: Text::from(&gethostname().unwrap_or_default()),
+        })
+    }
+
+    /// A job, as far as the journal of this number tells: a job of this boot may run.
+    fn look_at(&self, entry: Entry, journal: usize, contents: &Contents) -> Known {
+        let is_this_boot = contents.boot_id == self.boot_id;
+        let is_elsewhere = if is_this_boot {
+            entry.id.pid_namespace != Some(self.pid_namespace)
+                || entry.id.time_namespace.is_some() && entry.id.time_namespace != self.time_namespace
+        } else {
+            contents.parse_start::<WithHost>(&entry).is_ok_and(|start| start.host != self.host)
+        };
+        // The end of its first process says nothing about the others.
+        let may_run = is_elsewhere && entry.session_ended_at_ms.is_none();
+        let state = if may_run { State::Elsewhere } else { State::Ended };
+        Known { journal, entry, state, is_visible: is_this_boot && !is_elsewhere }
+    }
+}
+
+/// Reads all journals, that of this boot last.
+fn read_journals(
+    directory: &StateDirectory,
+    names: &[OsString],
+    here: &Here,
+    warn: &mut impl FnMut(Error),
+) -> Vec<Contents> {
+    let mut boots = Contents::boots_in(names);
+    // A prune may have renamed the journal while the names were read.
+    if !boots.contains(&here.boot_id) {
+        boots.push(here.boot_id.clone());
+    }
+    let mut journals = Vec::new();
+    for boot in boots {
+        match Contents::read(directory, &boot, &mut *warn) {
+            Ok(contents) => journals.push(contents),
+            Err(error) => warn(error),
+        }
+    }
+    // The clock may have been wrong in an earlier boot, but this one is the newest.
+    journals.sort_by_key(|contents| {
+        let newest = contents.entries.iter().map(|entry| entry.id.started_at_ms).max();
+        (contents.boot_id == here.boot_id, newest)
+    });
+    journals
+}
+
 impl<'a> Jobs<'a> {
     /// Reads the journals and looks at /proc; `None` when no job has ever been started.
     pub fn find(ui: &'a Ui) -> Result<Option<Self>, Error> {
@@ -162,50 +223,18 @@ impl<'a> Jobs<'a> {
     /// Like [`Jobs::find`], in this state directory.
     pub fn find_in(directory: StateDirectory, ui: &'a Ui) -> Result<Self, Error> {
         let names = directory.list()?;
-        let pid_namespace = proc::visible_pid_namespace().map_err(Error::proc)?;
-        let time_namespace = proc::time_namespace().ok();
-        let boot_id = proc::boot_id().map_err(|errno| Error::step("find the ID of this boot in /proc", errno))?;
-        let host = Text::from(&gethostname().unwrap_or_default());
-
+        let here = Here::find()?;
         let mut is_complete = true;
         let mut warn = |error| {
             ui.warn(error);
             is_complete = false;
         };
-        let mut boots = Contents::boots_in(&names);
-        // A prune may have renamed the journal while the names were read.
-        if !boots.contains(&boot_id) {
-            boots.push(boot_id.clone());
-        }
-        let mut journals = Vec::new();
-        for boot in boots {
-            match Contents::read(&directory, &boot, &mut warn) {
-                Ok(contents) => journals.push(contents),
-                Err(error) => warn(error),
-            }
-        }
-        // The clock may have been wrong in an earlier boot, but this one is the newest.
-        journals.sort_by_key(|contents| {
-            (contents.boot_id == boot_id, contents.entries.iter().map(|entry| entry.id.started_at_ms).max())
-        });
+        let mut journals = read_journals(&directory, &names, &here, &mut warn);
         let mut known = Vec::with_capacity(journals.iter().map(|contents| contents.entries.len()).sum());
         for (journal, contents) in journals.iter_mut().enumerate() {
-            let is_this_boot = contents.boot_id == boot_id;
             let mut entries = take(&mut contents.entries);
             entries.sort_unstable_by_key(|entry| (entry.detached_at_ms(), entry.id.started_at_ms, entry.id.pid));
-            for entry in entries {
-                let is_elsewhere = if is_this_boot {
-                    entry.id.pid_namespace != Some(pid_namespace)
-                        || entry.id.time_namespace.is_some() && entry.id.time_namespace != time_namespace
-                } else {
-                    contents.parse_start::<WithHost>(&entry).is_ok_and(|start| start.host != host)
-                };
-                let is_visible = is_this_boot && !is_elsewhere;
-                // The end of its first process says nothing about the others.
-                let may_run = is_elsewhere && entry.session_ended_at_ms.is_none();
-                let state = if may_run { State::Elsewhere } else { State::Ended };
-                known.push(Known { journal, entry, state, is_visible });
-            }
+            known.extend(entries.into_iter().map(|entry| here.look_at(entry, journal, contents)));
         }
         // After the journals: a job that was started meanwhile would seem to have ended.
         find_running(&mut known)?;

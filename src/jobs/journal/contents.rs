@@ -67,13 +67,33 @@ impl Entry {
 struct Events {
     process: Option<Process>,
     start: Option<Part>,
-    /// Each time that detach has let go of it, and how it is since then.
-    rescues: Vec<(Rescue, Option<Part>)>,
-    withdrawn_rescues: Vec<u64>,
+    rescues: Option<Box<Rescues>>,
     end: Option<End>,
     session_ended_at_ms: Option<u64>,
     is_withdrawn: bool,
     place: (usize, usize),
+}
+
+/// Most jobs have none.
+#[derive(Default)]
+struct Rescues {
+    /// Each time that detach has let go of the job, and how it is since then.
+    all: Vec<(Rescue, Option<Part>)>,
+    /// By their `let_go_at_ms`.
+    withdrawn: Vec<u64>,
+}
+
+impl Rescues {
+    /// Whatever the order of the events, a process that was let go of in any of them was let go of; everything else is as
+    /// in the last.
+    fn merge(mut self) -> Option<(Rescue, Option<Part>)> {
+        self.all.retain(|(rescue, _)| !self.withdrawn.contains(&rescue.let_go_at_ms));
+        let mut members: Vec<_> = self.all.iter().flat_map(|(rescue, _)| &rescue.members).copied().collect();
+        members.sort_unstable();
+        members.dedup();
+        let (last, start) = self.all.into_iter().max_by_key(|(rescue, _)| rescue.let_go_at_ms)?;
+        Some((Rescue { members, ..last }, start))
+    }
 }
 
 impl Events {
@@ -81,7 +101,7 @@ impl Events {
     fn add(&mut self, event: Line, start: Option<Part>, place: (usize, usize)) {
         self.place = self.place.max(place);
         if let Some(rescue) = event.rescue {
-            self.rescues.push((rescue, start));
+            self.rescues.get_or_insert_default().all.push((rescue, start));
         } else if let (Some(process), Some(start)) = (event.process, start) {
             self.process = Some(process);
             self.start = Some(start);
@@ -89,13 +109,15 @@ impl Events {
         self.end = event.end.or(self.end.take());
         self.session_ended_at_ms = event.session_ended_at_ms.or(self.session_ended_at_ms);
         self.is_withdrawn |= event.withdrawn;
-        self.withdrawn_rescues.extend(event.withdrawn_rescue);
+        if let Some(let_go_at_ms) = event.withdrawn_rescue {
+            self.rescues.get_or_insert_default().withdrawn.push(let_go_at_ms);
+        }
     }
 
     /// `None`: there is no such job.
-    fn into_entry(mut self, id: JobId) -> Option<Entry> {
-        let (rescue, start_of_rescue) = self.merge_rescues().unzip();
-        let Self { process, start, end, session_ended_at_ms, is_withdrawn, place, .. } = self;
+    fn into_entry(self, id: JobId) -> Option<Entry> {
+        let Self { process, start, rescues, end, session_ended_at_ms, is_withdrawn, place } = self;
+        let (rescue, start_of_rescue) = rescues.and_then(|rescues| rescues.merge()).unzip();
         let start = start_of_rescue.flatten().or(start).filter(|_| !is_withdrawn)?;
         let let_go_at_ms = rescue.as_ref().map(|rescue| rescue.let_go_at_ms);
         let log = rescue.as_ref().and_then(|rescue| rescue.log.clone());
@@ -106,17 +128,6 @@ impl Events {
             (None, None) => return None,
         };
         Some(Entry { id, process, rescue: rescue.map(Box::new), let_go_at_ms, end, session_ended_at_ms, place, start })
-    }
-
-    /// Whatever the order of the events, a process that was let go of in any of them was let go of; everything else is as
-    /// in the last.
-    fn merge_rescues(&mut self) -> Option<(Rescue, Option<Part>)> {
-        self.rescues.retain(|(rescue, _)| !self.withdrawn_rescues.contains(&rescue.let_go_at_ms));
-        let mut members: Vec<_> = self.rescues.iter().flat_map(|(rescue, _)| &rescue.members).copied().collect();
-        members.sort_unstable();
-        members.dedup();
-        let (last, start) = self.rescues.drain(..).max_by_key(|(rescue, _)| rescue.let_go_at_ms)?;
-        Some((Rescue { members, ..last }, start))
     }
 }
 
