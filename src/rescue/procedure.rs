@@ -79,13 +79,13 @@ pub fn let_go(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> (Ve
     };
     mishap::pass();
     // Before it is stopped, since that may take its time.
-    draft.record(job, ui);
+    let is_recorded = draft.record(job, ui);
     mishap::pass();
     let recorded = job.members.len();
     let mut stopped = Stopped { processes: Vec::new(), ledger: guardian.ledger };
     let (mut released, mut trouble) = (Vec::new(), stop_all(job, &mut stopped).err());
     if trouble.is_none() {
-        if job.members.len() > recorded {
+        if is_recorded && job.members.len() > recorded {
             draft.record(job, ui);
         }
         trouble = let_go_of_each(job, draft.output(), guardian.ledger, &mut released);

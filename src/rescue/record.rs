@@ -315,8 +315,9 @@ impl Draft<'_> {
         })
     }
 
-    /// Records that the job is let go of, with all its processes. A job that cannot be recorded is let go of all the same.
-    pub fn record(&self, job: &RunningJob, ui: &Ui) {
+    /// Records that the job is let go of, with all its processes. Returns whether that worked; if not, the job is let go of
+    /// all the same.
+    pub fn record(&self, job: &RunningJob, ui: &Ui) -> bool {
         let output = fs::metadata(&self.output.path).ok().filter(fs::Metadata::is_file);
         let rescue = Rescue {
             session: job.session,
@@ -335,9 +336,10 @@ impl Draft<'_> {
             (Err(error), _) => Err(error.to_string()),
             (_, Err(reason)) => Err(reason.clone()),
         };
-        if let Err(fault) = recorded {
+        if let Err(fault) = &recorded {
             ui.warn(format!("cannot record job {}: {fault}", quote(self.start.name.as_os_str())));
         }
+        recorded.is_ok()
     }
 
     /// Takes the record back and removes the log: nothing was done to the job. Called by the guardian as well: allocates
