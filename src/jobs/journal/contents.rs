@@ -1,6 +1,6 @@
 //! The reader of a journal: from the lines to the jobs.
 //!
-//! What was started is the longest part of a line. It is left as it is, and read only where the job is shown.
+//! The start is the longest part of a line. It is kept as bytes, and parsed only where it is needed.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -29,20 +29,20 @@ pub struct Contents {
     files: Vec<(PathBuf, Vec<u8>)>,
     /// The jobs of the boot, in the order of their first events.
     pub entries: Vec<Entry>,
-    /// What else the events speak of: starts that were withdrawn, and the ends of jobs that have been removed.
+    /// Identities without a job: what is left of withdrawn starts and rescues, and of removed jobs.
     pub leftovers: Vec<JobId>,
     /// How many lines are damaged: no version of this program can read them.
     pub damaged_lines: usize,
 }
 
-/// Where in the files what was started is: the number of the file, and the bytes.
+/// Where a start is: the number of the file, and the range of its bytes.
 type Part = (usize, Range<usize>);
 
 /// A job, as the events have it.
 pub struct Entry {
     pub id: JobId,
     pub process: Process,
-    /// What the processes of a job are recognised by that detach has not started.
+    /// How to recognize the processes of a job that detach did not start.
     pub rescue: Option<Box<Rescue>>,
     /// When detach let go of it, the last time, in milliseconds since 1970-01-01 00:00 UTC.
     pub let_go_at_ms: Option<u64>,
@@ -67,7 +67,7 @@ impl Entry {
 struct Events {
     process: Option<Process>,
     start: Option<Part>,
-    /// Each time that detach has let go of it, and how it is since then.
+    /// Each time that detach has let go of it, with the start that was recorded then.
     rescues: Vec<(Rescue, Option<Part>)>,
     withdrawn_rescues: Vec<u64>,
     end: Option<End>,
@@ -77,7 +77,7 @@ struct Events {
 }
 
 impl Events {
-    /// Adds an event at this place, whose start is there.
+    /// Adds an event. `place` is where its line is, `start` where its start is.
     fn add(&mut self, event: Line, start: Option<Part>, place: (usize, usize)) {
         self.place = self.place.max(place);
         if let Some(rescue) = event.rescue {
@@ -108,8 +108,7 @@ impl Events {
         Some(Entry { id, process, rescue: rescue.map(Box::new), let_go_at_ms, end, session_ended_at_ms, place, start })
     }
 
-    /// Whatever the order of the events, a process that was let go of in any of them was let go of; everything else is as
-    /// in the last.
+    /// Makes one rescue of all, in whatever order they were read: the members of all, everything else from the last.
     fn merge_rescues(&mut self) -> Option<(Rescue, Option<Part>)> {
         self.rescues.retain(|(rescue, _)| !self.withdrawn_rescues.contains(&rescue.let_go_at_ms));
         let mut members: Vec<_> = self.rescues.iter().flat_map(|(rescue, _)| &rescue.members).copied().collect();
@@ -133,8 +132,8 @@ impl Contents {
         boots
     }
 
-    /// Reads the journal of a boot. `warn` is called with the path, the number and the fault of each line that cannot be
-    /// read.
+    /// Reads the journal of a boot. `warn` is called with the path, the number and the fault of each line that cannot
+    /// be read.
     pub fn read(directory: &StateDirectory, boot_id: &str, warn: impl FnMut(Error)) -> Result<Self, Error> {
         let open = |ending| {
             let name = format!("{boot_id}{ending}");
@@ -147,7 +146,8 @@ impl Contents {
         };
         let mut files = Vec::new();
         // A prune moves the journal first and removes the old one last. So the journal is opened first, and the old one
-        // is read first: what is not in the one is in the other. Where neither is there, a prune came between.
+        // is read first: what is not in the one is in the other. If there is neither, a prune came in between, so both
+        // are opened again.
         for _ in 0..2 {
             let current = open(ENDING)?;
             let old = open(OLD_ENDING)?;
