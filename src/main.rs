@@ -34,7 +34,7 @@ compile_error!("detach needs glibc, whose start code passes the arguments to the
 /// Called by the C library, whose start code has already passed the arguments to the standard library.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[cfg_attr(test, allow(dead_code))]
-#[allow(unsafe_code)] // the name, which is not used twice
+#[allow(unsafe_code)] // `no_mangle`: no other symbol is named `main`
 extern "C" fn main(_count: c_int, _words: *const *const c_char) -> c_int {
     let status = catch_unwind(|| detach(std::env::args_os().skip(1).collect())).unwrap_or(FAILED);
     entry::exit(status)

@@ -1,7 +1,7 @@
 //! Makes starts fail in every way, and prints what was tried and what went wrong.
 //!
-//! `cargo bench --bench faults` does all of it, which takes long; `-- calls` fails and kills at each system call,
-//! `-- instructions` kills each new process before each instruction, `-- moments` kills the first one at random moments. A
+//! `cargo bench --bench faults` does all of it, which takes long; `-- calls` fails and kills at each system call, `--
+//! instructions` kills each new process before each instruction, `-- moments` kills the first one at random moments. A
 //! number after the word, such as `-- instructions 10`, tries every tenth place, or makes a tenth of the starts.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]

@@ -1,7 +1,8 @@
 //! The benchmark of `--pid`: how long a running job stands still, beside gdb and reptyr.
 //!
-//! A program that looks at the clock all the time (gap.c) notes the longest time in which it did not run: alone, and as a
-//! job of nine processes. Its terminal is a pseudo-terminal of a bash. The control is a round in which nothing is done.
+//! A program that looks at the clock all the time (gap.c) notes the longest time in which it did not run: alone, and as
+//! a job of nine processes. Its terminal is a pseudo-terminal of a bash. The control is a round in which nothing is
+//! done.
 
 use std::env;
 use std::error::Error;
@@ -180,7 +181,7 @@ impl Job {
     }
 }
 
-/// A number of each process.
+/// One number for each process: its count or its gap.
 fn read_board(board: &Path, processes: usize, field: usize) -> Result<Vec<u64>> {
     let bytes = fs::read(board)?;
     let number =

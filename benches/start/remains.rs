@@ -62,7 +62,7 @@ pub fn start_in_a_row(state_home: &Path) -> Result<Remains> {
     Ok(remains)
 }
 
-/// Lets many detach processes go at once; each has a log to make and inherits descriptor 9.
+/// Starts many detach processes at the same moment; each has a log to make and inherits descriptor 9.
 pub fn start_at_once(state_home: &Path) -> Result<Remains> {
     let sh = find_program("sh").ok_or("sh is not installed")?.display().to_string();
     // The first pipe is the barrier: a shell reads its end when all have been started.

@@ -1,5 +1,5 @@
-//! What survives a logout by ssh, beside a real logind: `+` lives, `-` has ended; first where the shell exits, then where
-//! the connection is lost.
+//! What survives a logout by ssh, beside a real logind: `+` lives, `-` has ended; first where the shell exits, then
+//! where the connection is lost.
 
 use crate::support::logout::{Event, Fates, LAUNCHERS, observe};
 

@@ -1,5 +1,4 @@
-//! Prints the tables of the README that compare detach with its peers: survival, logout,
-//! peers, daemon.
+//! Prints the tables of the README that compare detach with its peers: survival, logout, peers and daemon.
 //!
 //! `cargo bench --bench tables` prints all, `cargo bench --bench tables -- peers` one of them. What is measured is the
 //! same as in the tests, with which this program shares `support`.

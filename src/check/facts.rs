@@ -104,7 +104,7 @@ pub struct Child {
 }
 
 impl Facts {
-    /// Reads everything about the process `pid`. `said` is what the shell that has called says about its jobs.
+    /// Reads everything about the process `pid`. `said` is what the calling shell says about its jobs.
     pub fn read(
         pid: Pid,
         said: Option<&JobTable>,
@@ -220,7 +220,7 @@ fn find_shell(table: &BTreeMap<Pid, Stat>, stat: &Stat) -> Option<OtherProcess> 
 /// The nearest ancestor in the same session, but in another process group.
 fn find_ancestor_outside_group(table: &BTreeMap<Pid, Stat>, stat: &Stat) -> Option<OtherProcess> {
     let mut ancestor = stat.parent;
-    // The table is not a snapshot, so it may hold a circle: no more steps than processes.
+    // The table is not a snapshot, so it may contain a cycle: take no more steps than there are processes.
     for _ in 0..table.len() {
         let parent = table.get(&ancestor).filter(|parent| parent.session == stat.session && !parent.is_dead())?;
         if parent.group != stat.group {

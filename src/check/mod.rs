@@ -1,8 +1,8 @@
 //! `--check`: would a process survive if its terminal closed, its shell exited, or its user logged out?
 //!
 //! This file decides which processes are checked, in which order, and what the exit status is. `facts` reads what there
-//! is to know, `table` takes what the calling shell says, `judge` draws the conclusions, `report` puts
-//! them into words. Nothing here changes a process.
+//! is to know, `table` takes what the calling shell says, `judge` draws the conclusions, `report` puts them into words.
+//! Nothing here changes a process.
 
 mod facts;
 mod judge;

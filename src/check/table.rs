@@ -28,8 +28,8 @@ pub struct JobTable {
 }
 
 impl JobTable {
-    /// What the shell that has called says. A variable that has come from elsewhere is ignored: only an ancestor speaks
-    /// for itself.
+    /// What the calling shell says. A variable that comes from elsewhere is ignored: only an ancestor speaks for
+    /// itself.
     pub fn read() -> Option<Self> {
         let table = parse(env::var_os(VARIABLE)?.to_str()?)?;
         is_ancestor(table.shell).then_some(table)
@@ -59,7 +59,7 @@ fn parse(text: &str) -> Option<JobTable> {
 }
 
 fn is_ancestor(pid: Pid) -> bool {
-    // No process has more ancestors than that; what is read one after the other could form a circle.
+    // No process has more ancestors. The parents are read one after the other, so they may contain a cycle.
     const MOST: usize = 1000;
     let parent = |pid: &Pid| proc::stat(*pid).ok().flatten().map(|stat| stat.parent).filter(|pid| pid.as_raw() > 0);
     successors(Some(getppid()), parent).take(MOST).any(|ancestor| ancestor == pid)

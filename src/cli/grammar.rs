@@ -47,7 +47,7 @@ JOB is a PID or a name, or else text found in only one job's command line.
 A number is always a PID or a name, never a part of a command line.";
 const DURATION: &str = "DURATION is, for example, 500ms, 2s, 1m30s or 7d; a bare number means seconds.";
 
-/// The parser of a value that is text. clap's own, for strings, does not name the option of a value that is not UTF-8.
+/// A parser for text. clap's own string parser does not name the option if the value is not UTF-8.
 fn of_text<T: Clone + Send + Sync + 'static>(
     parse: fn(&str) -> Result<T, &'static str>,
 ) -> impl TypedValueParser<Value = T> {
@@ -360,8 +360,9 @@ fn with_values_as_getopt(command: Command) -> Command {
     })
 }
 
-/// The modes that clap may suggest for a misspelt word: none that ends or removes anything. clap searches only options
-/// for suggestions, so these stand in for the modes; they are never parsed, because subcommands are matched first.
+/// The modes that clap may suggest for a misspelled word: none that ends or removes anything. clap searches only
+/// options for suggestions, so these stand in for the modes; they are never parsed, because subcommands are matched
+/// first.
 const SUGGESTED: [&str; 5] = ["list", "log", "join", "check", "init"];
 
 pub fn with_suggestions(command: Command) -> Command {

@@ -65,7 +65,8 @@ pub fn parse(words: Vec<OsString>) -> Result<(Action, Verbosity), Error> {
     if words.first().is_some_and(|word| !word.as_bytes().starts_with(b"-")) {
         return Ok((Action::Start(Box::new(Request::new(words))), Verbosity::default()));
     }
-    // clap takes twice as long if it also builds the modes. What it accepts without them is a start with them too.
+    // clap takes twice as long if it also builds the modes. Whatever parses without them is a start in the full grammar
+    // as well.
     if let Ok(line) = read_start(&words) {
         return Ok(interpret(Typed { line, mode: None }));
     }
@@ -200,7 +201,7 @@ fn invalid_value(error: &clap::Error, words: &[OsString]) -> Error {
     let mode = words.iter().find_map(|word| command.find_subcommand(word).filter(takes_it));
     let mode = mode.map_or(String::new(), |mode| format!("{} ", mode.get_name()));
     let option = argument.trim_end_matches("...").trim_matches(['[', ']']);
-    // A positional argument that must be there.
+    // A required positional argument.
     let option = option.strip_prefix('<').map_or(option, |name| name.trim_end_matches('>'));
     Error::new(format!("cannot use {value} for '{option}': {reason}")).with_hint(format!("see 'detach {mode}--help'"))
 }
@@ -220,7 +221,7 @@ fn attached_value(error: &clap::Error, words: &[OsString]) -> Option<clap::Error
     Some(error)
 }
 
-/// Removes clap's tip to write `-- --lst` where `--list` is misspelt: that would start a command of that name.
+/// Removes clap's tip to write `-- --lst` where `--list` is misspelled: that would start a command of that name.
 fn without_dashes_tip(mut error: clap::Error) -> clap::Error {
     if let Some(ContextValue::StyledStrs(mut tips)) = error.remove(ContextKind::Suggested) {
         tips.retain(|tip| !tip.to_string().contains("'-- "));

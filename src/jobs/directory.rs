@@ -235,8 +235,8 @@ fn path_of_directory(variable: impl Fn(&str) -> Option<OsString>) -> Result<Path
     Ok(state_home(variable).ok_or_else(no_place)?.join("detach"))
 }
 
-/// `$XDG_STATE_HOME`, else `~/.local/state`: the XDG Base Directory Specification, which says that a relative path is to
-/// be ignored. The password file is not asked: a user who unsets HOME means it.
+/// `$XDG_STATE_HOME`, else `~/.local/state`: the XDG Base Directory Specification, which says that a relative path is
+/// to be ignored. The password file is not asked: a user who unsets HOME means it.
 fn state_home(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let directory = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))

@@ -22,7 +22,7 @@ use crate::term::ui::Ui;
 const VERB: &str = "wait for";
 /// A detach that watches a job records its end within this time, unless the machine is very busy.
 const TIME_TO_RECORD: Duration = Duration::from_millis(500);
-/// Between two looks whether the end has been recorded.
+/// Between two checks whether the end has been recorded.
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// Waits for all jobs of `wanted`, or for the newest job. Returns the exit status of the first that failed, in the
@@ -92,7 +92,8 @@ fn wait(job: &Job, directory: &StateDirectory) -> Result<Option<End>, Error> {
     if job.record.end.is_some() {
         return Ok(job.record.end.clone());
     }
-    // If it was tracked, the journal has it by now. A detach that watched it in another terminal may be about to record it.
+    // If it was tracked, the journal has it by now. A detach that watched it in another terminal may be about to record
+    // it.
     let until = Instant::now() + if job.state == State::Ended { Duration::ZERO } else { TIME_TO_RECORD };
     loop {
         let end = Contents::read(directory, &job.record.boot_id, drop)?.find_end(*job.id());

@@ -36,10 +36,10 @@ const ENDING: &str = ".jsonl";
 const OLD_ENDING: &str = ".old.jsonl";
 /// In bytes: more than the numbers and the name of a log in an event need.
 const LONGEST_EVENT: usize = 1024;
-/// A write that is in progress has ended after this.
+/// By then, a write that is in progress has ended.
 const TIME_TO_WRITE: Duration = Duration::from_millis(5);
 
-/// What happened to a job, as it is written. What was started follows in its own bytes.
+/// What happened to a job, as it is written. The start follows as bytes of its own (`StartDraft`).
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Event<'a> {
@@ -48,7 +48,7 @@ enum Event<'a> {
     End(&'a End),
     SessionEndedAtMs(u64),
     Withdrawn(bool),
-    /// The `let_go_at_ms` of a rescue that came to nothing.
+    /// The `let_go_at_ms` of a rescue that changed nothing.
     WithdrawnRescue(u64),
 }
 
@@ -75,7 +75,7 @@ impl<'a> Written<'a> {
     }
 }
 
-/// A line, as a reader needs it to know which jobs there are. What was started is read where the job is shown.
+/// A line, as a reader needs it to know which jobs there are. The start is parsed only where it is needed.
 #[derive(Deserialize)]
 struct Line<'a> {
     version: u32,

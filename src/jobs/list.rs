@@ -95,7 +95,7 @@ struct Listed<'a> {
     #[serde(flatten)]
     record: &'a Record,
     state: &'static str,
-    /// How many processes are left when the first has ended.
+    /// How many processes are left, if the first has ended.
     processes_left: Option<usize>,
     output_bytes: Option<u64>,
 }

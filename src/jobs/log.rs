@@ -83,7 +83,7 @@ pub fn show(options: &Options, ui: &Ui) -> Result<u8, Error> {
     }
 }
 
-/// `--stop` would mean another job of this name, one that is running.
+/// Warns that another job of this name, which `--stop` would choose, is still running.
 fn warn_of_running(jobs: &Jobs, name: &OsStr, shown: &Job, ui: &Ui) {
     let mut running = jobs.named(name).filter(|known| known.state != State::Ended).filter_map(|known| jobs.load(known));
     if let Some(running) = running.next_back() {
@@ -142,7 +142,7 @@ fn follow_output(file: &mut File, job: &Job) -> nix::Result<()> {
 /// Waits until the file has changed, a process of the job has ended, or the reader of stdout has closed it.
 fn wait_for_more(changes: &Inotify, members: &[Member]) -> nix::Result<()> {
     let stdout = io::stdout();
-    // An event that is not asked for: an error is reported in any case.
+    // No event is asked for: poll(2) reports errors in any case.
     let mut awaited = vec![PollFd::new(stdout.as_fd(), PollFlags::empty())];
     awaited.push(PollFd::new(changes.as_fd(), PollFlags::POLLIN));
     awaited.extend(members.iter().map(|member| PollFd::new(member.process.as_fd(), PollFlags::POLLIN)));

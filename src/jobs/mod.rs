@@ -41,9 +41,9 @@ const TIME_TO_BE_REAPED: Duration = Duration::from_secs(1);
 const CANDIDATES_SHOWN: usize = 5;
 /// How much of a command line an error shows, in columns.
 const COMMAND_SHOWN: usize = 40;
-/// Why nothing can be done with a job in that state.
+/// Why nothing can be done with a job that is elsewhere.
 const ELSEWHERE: &str = "it was started on another machine or in another PID or time namespace";
-/// The same, of one that may run.
+/// The same for a job that is hidden.
 const HIDDEN: &str = "/proc does not show its processes to this user";
 
 /// A job, as it was when it was looked at.
@@ -86,8 +86,8 @@ impl Job {
         }
     }
 
-    /// Fails where a process of it may live, although none can be seen any more. So it seems for a moment when its first
-    /// process has ended and has not been waited for.
+    /// Fails if a process of the job may be alive although none is visible. It also looks like that while the first
+    /// process is a zombie, so this waits a moment for that to pass.
     pub fn check_ended(&self, verb: &str) -> Result<(), Error> {
         let limit = Instant::now() + TIME_TO_BE_REAPED;
         while self.is_visible && session::may_be_hidden(self.pid(), self.record.session) {
@@ -131,7 +131,7 @@ pub struct Known {
 /// All jobs of this user, the oldest first.
 pub struct Jobs<'a> {
     pub directory: StateDirectory,
-    /// Their jobs are in `known`.
+    /// Their entries have been moved to `known`.
     pub journals: Vec<Contents>,
     pub known: Vec<Known>,
     /// The names of the logs in the directory.
@@ -236,7 +236,7 @@ impl<'a> Jobs<'a> {
             entries.sort_unstable_by_key(|entry| (entry.detached_at_ms(), entry.id.started_at_ms, entry.id.pid));
             known.extend(entries.into_iter().map(|entry| here.look_at(entry, journal, contents)));
         }
-        // After the journals: a job that was started meanwhile would seem to have ended.
+        // After the journals were read: otherwise, a job that was started in between would seem to have ended.
         find_running(&mut known)?;
         let is_log = |name: &OsString| name.as_encoded_bytes().ends_with(b".log");
         let logs = names.into_iter().filter(is_log).collect();
@@ -278,7 +278,7 @@ impl<'a> Jobs<'a> {
         if matching.is_empty() {
             matching = self.named(wanted).collect();
         }
-        // A number that is no PID of a job would mean a port, a duration or whatever else a command line has.
+        // A number that is not the PID of a job would match ports, durations and the like in command lines.
         let is_part = matching.is_empty() && pid.is_none();
         if is_part {
             matching = self.with_part_of_command_line(wanted);
@@ -351,7 +351,7 @@ fn find_running(known: &mut [Known]) -> Result<(), Error> {
     for (known, state) in known.iter_mut().filter(|known| known.is_visible).zip(states) {
         known.state = state;
     }
-    // Where PIDs are few, two jobs can have one PID in one tick: then the older one has ended.
+    // Where PIDs are few, two jobs can have the same PID and the same start time: then the older one has ended.
     let mut living = HashSet::new();
     for known in known.iter_mut().rev().filter(|known| known.is_visible && known.state != State::Ended) {
         if !living.insert((known.entry.id.pid, known.entry.id.start_time)) {
@@ -406,7 +406,7 @@ pub fn parse_pid(text: &OsStr) -> Option<Pid> {
     digits.parse().ok().filter(|pid| *pid > 0).map(Pid::from_raw)
 }
 
-/// `job` means nothing.
+/// The error if `job` means no job, or if there are no jobs.
 fn no_job(job: Option<&OsStr>) -> Error {
     let Some(job) = job else { return Error::new("cannot find a job: none has been started yet") };
     let is_process = parse_pid(job).is_some_and(proc::is_alive);

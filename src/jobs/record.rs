@@ -51,7 +51,7 @@ pub struct Process<T = String> {
 /// What is known of a job that was running already when detach let go of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rescue {
-    /// That of the shell, mostly.
+    /// Usually that of the shell.
     #[serde(with = "Number")]
     pub session: Pid,
     #[serde(with = "Number")]

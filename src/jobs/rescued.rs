@@ -1,9 +1,9 @@
 //! Which processes belong to a job that detach has not started, but let go of.
 //!
-//! Such a job has no session of its own. It has the processes that were let go of, known by PID and start time, and what
-//! these have started since: that is in their process group, in their session, and has no controlling terminal. The
-//! number of a group is not used again as long as a process is in it. So as long as one is known in it, all count;
-//! afterwards only those that have the output of the job open. When in doubt, a process is not of the job.
+//! Such a job has no session of its own. It has the processes that were let go of, known by PID and start time, and
+//! what these have started since: that is in their process group, in their session, and has no controlling terminal.
+//! The number of a group is not used again as long as a process is in it. So all in it count if one of them is known,
+//! or has the output of the job open. When in doubt, a process is not of the job.
 
 use std::fs;
 

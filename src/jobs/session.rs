@@ -47,8 +47,8 @@ impl State {
     }
 }
 
-/// In a look in which none was found, a process may have been missed. Then there is another, but not for ever: processes
-/// may be made all the time.
+/// A look that finds no process may have missed one, so there is another; but only so many, since processes may be
+/// created all the time.
 pub const MOST_LOOKS: usize = 100;
 /// Between two looks.
 const TIME_BETWEEN_LOOKS: Duration = Duration::from_micros(500);
@@ -82,7 +82,7 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// Takes the place of the look before.
+    /// Replaces the previous look.
     pub fn look(&mut self) -> nix::Result<()> {
         self.pids.clear();
         self.by_session.clear();
@@ -97,16 +97,16 @@ impl Processes {
         Ok(())
     }
 
-    /// What has become of a job of this boot and this PID namespace; `None` where it seems to have ended, but a process of
-    /// it may have been missed.
+    /// What has become of a job of this boot and this PID namespace; `None` where it seems to have ended, but a process
+    /// of it may have been missed.
     fn state_of(&self, entry: &Entry) -> Option<State> {
         match self.find(entry.id.pid, entry.id.start_time) {
             Some(stat) if stat.is_stopped() => Some(State::Stopped),
             Some(_) => Some(State::Running),
             None => match self.count_left(entry) {
                 0 if !self.show_session(entry.process.session) => None,
-                // How it ended will be recorded in a moment.
                 0 if self.may_hide(entry) => Some(State::Hidden),
+                // How it ended will be recorded in a moment.
                 0 if entry.end.is_none() && self.is_tracked(entry) => Some(State::Left(0)),
                 0 => Some(State::Ended),
                 count => Some(State::Left(count)),
@@ -114,8 +114,8 @@ impl Processes {
         }
     }
 
-    /// Whether no process of this session is missing. One that has ended since the look may have made another, which one
-    /// of the next passes shows.
+    /// Whether no process of this session is missing. One that has ended since the look may have made another, which
+    /// one of the next passes shows.
     fn show_session(&self, session: Pid) -> bool {
         let mut members = self.by_session.get(&session).into_iter().flatten();
         self.census.is_complete()
@@ -142,7 +142,7 @@ impl Processes {
         living.into_iter().filter(|belonging| belonging.counts(is_certain)).count()
     }
 
-    /// Whether a process of the job may live that is not visible. Some of `hidepid` leaves the PIDs visible.
+    /// Whether a process of the job may be alive, but not visible. Some `hidepid` modes leave the PIDs visible.
     fn may_hide(&self, entry: &Entry) -> bool {
         if self.are_all || entry.session_ended_at_ms.is_some() {
             return false;
@@ -174,7 +174,7 @@ impl Processes {
 /// How often, and how long, to wait until the environment of a process can be seen.
 const TRIES: usize = 200;
 const PAUSE: Duration = Duration::from_micros(500);
-/// For a moment during an exec, the environment appears to be empty.
+/// How many looks in a row must find none: for a moment during an exec, the environment appears to be empty.
 const LOOKS_IN_VAIN: usize = 4;
 /// In bytes: more than nearly every environment has.
 const READ_AT_ONCE: usize = 256 * 1024;
@@ -194,8 +194,8 @@ fn is_marked(pid: Pid, id: &JobId) -> bool {
     }
     match environment {
         Ok(environment) => contains(&environment, &mark),
-        // A process that has taken another user's rights may not be read. If it is younger than the job, it may well
-        // belong to it: better a job that seems to run than one that runs and seems to have ended.
+        // The environment of a process that runs as another user cannot be read. If it is younger than the job, it may
+        // well belong to it: better a job that seems to run than one that runs and seems to have ended.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             proc::stat(pid).is_ok_and(|stat| stat.is_some_and(|stat| stat.start_time >= id.start_time))
         }
@@ -216,7 +216,7 @@ pub fn find_departed(job: &Job) -> nix::Result<Vec<Pid>> {
     Ok(if job.is_visible { proc::all_pids()?.into_iter().filter(has_left).collect() } else { Vec::new() })
 }
 
-/// What the environment of all processes of the job says.
+/// The entry in the environment that marks the processes of the job.
 fn mark_of(id: &JobId) -> String {
     format!("{JOB_VARIABLE}={}-{}", id.pid, id.start_time)
 }
@@ -225,7 +225,7 @@ fn contains(environment: &[u8], mark: &str) -> bool {
     environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
 }
 
-/// With one read(2), unless it is huge: an exec between two would leave out the rest.
+/// With one read(2), unless it is huge: an exec between two reads would cut off the rest.
 fn read_environment(pid: Pid) -> io::Result<Vec<u8>> {
     let mut file = File::open(format!("/proc/{pid}/environ"))?;
     let mut environment = vec![0; READ_AT_ONCE];
@@ -249,7 +249,7 @@ fn may_have_environment(pid: Pid) -> bool {
     !is_known_to_be_empty && proc::is_alive(pid)
 }
 
-/// How many living processes are in the session of this number, whosever they are; `None` if that cannot be told.
+/// How many living processes are in the session of this number, of any user; `None` if that is unknown.
 pub fn count_in_session(session: Pid) -> Option<usize> {
     let is_in_it = |pid: &Pid| getsid(Some(*pid)) == Ok(session) && proc::is_alive(*pid);
     let mut census = Census::default();
@@ -262,8 +262,8 @@ pub fn count_in_session(session: Pid) -> Option<usize> {
     None
 }
 
-/// Whether a process of the job may live that /proc does not show, although it shows none of them. Its first process
-/// cannot leave the session, because it leads a process group: setsid(2). What is left after its end is found by that group.
+/// Whether a process of the job may be alive, although /proc shows none of them. Its first process cannot leave the
+/// session, because it leads a process group: setsid(2). What is left after its end is found by that group.
 pub fn may_be_hidden(pid: Pid, session: Pid) -> bool {
     if proc::shows_all() || proc::is_alive(pid) {
         return false;

@@ -222,11 +222,11 @@ enum Sent {
     ToSome,
     /// Nothing is left.
     ToNone,
-    /// Nothing was found.
+    /// Nothing was found, but a process may have been missed.
     Unclear,
 }
 
-/// Sends a signal to all within `reach`. Fails when none could be signalled.
+/// Sends a signal to all within `reach`. Fails when none could be signaled.
 fn signal(job: &Job, reach: Reach, signal: i32) -> nix::Result<Sent> {
     let mut known = HashSet::new();
     let (mut is_sent, mut refusal) = (false, None);
@@ -236,8 +236,8 @@ fn signal(job: &Job, reach: Reach, signal: i32) -> nix::Result<Sent> {
         let members = search.look()?;
         let command =
             members.iter().find(|member| (member.process.pid, member.start_time) == (job.pid(), job.id().start_time));
-        // At once, where the kernel can do that: so no fork of the group slips through. Where it cannot, or may not, the
-        // processes get it one by one.
+        // Atomically where the kernel can, so that no fork escapes. Where it cannot, or may not, the processes get it
+        // one by one.
         let is_first_look = known.is_empty();
         let has_group = is_first_look && command.is_some_and(|it| it.process.signal_group(signal).is_ok());
         is_sent |= has_group;
@@ -257,12 +257,12 @@ fn signal(job: &Job, reach: Reach, signal: i32) -> nix::Result<Sent> {
                 Err(errno) => refusal = Some(errno),
             }
         }
-        // A group that got the signal at once has no more members that have not got it.
+        // A group that was signaled atomically has no members left to signal.
         if !is_new && search.is_conclusive() || has_group && reach == Reach::Group {
             break;
         }
     }
-    // As with kill(2) and a group: one process that could be signalled is enough.
+    // As with kill(2) and a group: one process that could be signaled is enough.
     match refusal {
         Some(errno) if !is_sent => Err(errno),
         _ if !known.is_empty() => Ok(Sent::ToSome),

@@ -1,7 +1,7 @@
 //! What a tracee is made to do: each system call by its name, with the arguments that it needs.
 //!
-//! What it needs in its memory, a path or a structure, stands on two pages that are mapped for it, and goes away with
-//! them. How a call is made is left to `tracee`, in which order to `procedure`.
+//! A path or a structure that a call needs is written to two pages that are mapped for that, and unmapped at the end.
+//! `tracee` makes the calls; `procedure` decides their order.
 
 use std::ffi::{CStr, c_long};
 
@@ -73,8 +73,8 @@ impl<'l> Caller<'l> {
         self.call(libc::SYS_rt_sigaction, arguments, "ignore SIGHUP").map(drop)
     }
 
-    /// ioctl(2), TIOCNOTTY: it has no controlling terminal any more. ENOTTY: it had none. EIO: the terminal has hung up, and
-    /// then nobody has it.
+    /// ioctl(2), TIOCNOTTY: it has no controlling terminal any more. ENOTTY: it had none. EIO: the terminal has hung
+    /// up, and then nobody has it.
     pub fn leave_terminal(&mut self, terminal: RemoteFd) -> Result<(), Failure> {
         match self.call(libc::SYS_ioctl, [terminal.0, libc::TIOCNOTTY, 0, 0, 0, 0], "leave its terminal") {
             Err(Failure::Refused(_, Errno::ENOTTY | Errno::EIO)) => Ok(()),
@@ -82,8 +82,8 @@ impl<'l> Caller<'l> {
         }
     }
 
-    /// epoll_ctl(2), EPOLL_CTL_DEL: an epoll instance would go on to watch the terminal, whatever has the number of its
-    /// descriptor. That it does not watch it is no error.
+    /// epoll_ctl(2), EPOLL_CTL_DEL: an epoll instance keeps watching the terminal even if the descriptor is redirected.
+    /// If it does not watch it, that is no error.
     pub fn stop_watching(&mut self, epoll: RemoteFd, watched: RemoteFd) -> Result<(), Failure> {
         let arguments = [epoll.0, flag(libc::EPOLL_CTL_DEL), watched.0, self.scratch, 0, 0];
         match self.call(libc::SYS_epoll_ctl, arguments, "") {

@@ -1,8 +1,7 @@
 //! Whether a process may be let go of, asked before anything is changed.
 //!
-//! `Facts` are read from /proc, `judge` decides and touches nothing. Opening /proc/PID/mem has the kernel
-//! check what ptrace(2) would be checked for, without a tracer: user, capabilities, dumpable, Yama and other security
-//! modules.
+//! `Facts` are read from /proc, `judge` decides and touches nothing. Opening /proc/PID/mem makes the kernel do the
+//! checks of ptrace(2) without attaching: user, capabilities, dumpable, Yama and other security modules.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -211,7 +210,7 @@ fn judge(facts: &Facts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether its calls are filtered in another way than our own: those of a container apply to both.
+/// Whether its calls are filtered in another way than our own: the filters of a container apply to both.
 fn has_own_filter(facts: &Facts) -> bool {
     let (its, own) = (facts.seccomp, facts.own_seccomp);
     its.mode != 0 && its != own

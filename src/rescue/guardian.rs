@@ -2,8 +2,8 @@
 //! before.
 //!
 //! Between the two is the `Ledger`, in memory that both share: which thread is traced, with which registers and mask it
-//! was found, and which processes were stopped. When detach ends in any way, the pipe that it holds alone is closed. The
-//! guardian allocates nothing: it is a copy of a process that may stand anywhere.
+//! was found, and which processes were stopped. However detach ends, the kernel closes its end of a pipe, which wakes
+//! the guardian. Like the new process of a start, the guardian allocates nothing.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::rescue::tracee::{self, Fault};
 use crate::sys::process::{fork_off, reap};
 use crate::sys::shared::share;
 
-/// A process that is dying lets go of its tracees after this.
+/// By then, a dying process has released its tracees.
 const TIME_TO_DIE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -37,7 +37,7 @@ fn put_back(ledger: &Ledger) {
     }
 }
 
-/// As long as detach is dying, the thread is still traced by it: the kernel closes its pipe before.
+/// A dying detach still traces the thread for a moment: the kernel closes its pipe first. EPERM means: try again.
 fn repair(thread: Pid, registers: &Registers, mask: u64) -> Result<(), Fault> {
     let end = Instant::now() + TIME_TO_DIE;
     loop {
@@ -57,13 +57,13 @@ pub struct Guardian {
 }
 
 impl Guardian {
-    /// `take_back` removes what was made for the job; the guardian calls it if nothing of that has been changed.
+    /// `take_back` undoes what was made for the job; the guardian calls it if the job itself has not been changed.
     pub fn start(take_back: impl Fn()) -> nix::Result<Self> {
         let ledger = share(Ledger::new())?;
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
         let mut pipe = Some(write_end);
         let pid = fork_off(|| {
-            // This is the guardian. Its copy of the end that is written to would keep the pipe open.
+            // This is the guardian. Its copy of the write end would keep the pipe open.
             drop(pipe.take());
             let _ = setsid();
             while read(&read_end, &mut [0]) == Err(Errno::EINTR) {}

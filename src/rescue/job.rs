@@ -1,6 +1,7 @@
-//! Which processes are the job: the process group of a process, and all descendants of that.
+//! Which processes are the job: the process group of a process, and its descendants, unless they are in another session
+//! on another terminal.
 //!
-//! /proc is read, and nothing is touched. Whether it may be let go of is asked by `consent`.
+//! /proc is read, and nothing is touched. `consent` asks whether they may be let go of.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -70,7 +71,7 @@ impl RunningJob {
         }
         job.add(table);
         job.terminal = job.find_terminal();
-        // Its descendants that have left the session are on that terminal, or on none.
+        // Now that the terminal is known: also descendants that have left the session, but are on that terminal.
         job.add(table);
         Ok(job)
     }
@@ -135,8 +136,9 @@ impl RunningJob {
         self.members.iter().any(|member| member.pid == pid)
     }
 
-    /// A sudo of the job that passes the terminal on to its command, and that command. sudoers(5), `use_pty`: the command has
-    /// a terminal of its own, and sudo, whose child leads the session there, ends it when its own terminal is gone.
+    /// A sudo of the job that passes the terminal on to its command, and that command. sudoers(5), `use_pty`: the
+    /// command runs on a terminal of its own, in a session that a child of sudo leads, and sudo ends it when its own
+    /// terminal is gone.
     pub fn find_relay(&self, table: &Table) -> Option<(&Member, Pid)> {
         let child_of = |parent, terminal| {
             let is_elsewhere = |stat: &Stat| stat.terminal != 0 && stat.terminal != terminal;
@@ -155,8 +157,8 @@ impl RunningJob {
         leader.or_else(|| of_group().min_by_key(|member| member.stat.start_time))
     }
 
-    /// Its processes in the order in which they are let go of: the leader of the session last, since that sends signals to
-    /// the process group in the foreground: tty_ioctl(4).
+    /// Its processes in the order in which they are let go of: the leader of the session last, since the foreground
+    /// process group gets signals when it leaves the terminal: tty_ioctl(4).
     pub fn in_order(&self) -> Vec<&Member> {
         let mut members: Vec<&Member> = self.members.iter().collect();
         members.sort_by_key(|member| (member.is_session_leader(), member.pid != member.stat.group, member.pid));

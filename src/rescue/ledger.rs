@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::rescue::processor::{Registers, WORDS};
 
-/// More processes than a job may have that is let go of.
+/// How many stopped processes can be noted. A job that has more is not let go of.
 pub const MOST_PROCESSES: usize = 4096;
 
 /// The thread and the processes that have been changed.
@@ -48,7 +48,7 @@ impl Ledger {
         self.thread.store(thread.as_raw(), Ordering::Release);
     }
 
-    /// The thread that was entered is as it was.
+    /// Notes that the thread is as it was.
     pub fn strike_out(&self) {
         self.thread.store(0, Ordering::Release);
     }
@@ -71,7 +71,7 @@ impl Ledger {
         self.has_changed.load(Ordering::Acquire)
     }
 
-    /// The thread that was entered, with what it was found with.
+    /// The thread that was entered, with its own registers and mask.
     pub fn entered(&self) -> Option<(Pid, Registers, u64)> {
         let thread = self.thread.load(Ordering::Acquire);
         let registers = Registers(self.registers.each_ref().map(|word| word.load(Ordering::Relaxed)));

@@ -1,4 +1,4 @@
-//! `--pid`: lets go of what runs already, from what the user asked for to what is said about it.
+//! `--pid`: lets go of jobs that are already running, from the request to the report.
 //!
 //! `job` finds the processes, `consent` asks whether each may be let go of, and only when all may, `procedure` does it:
 //! through the `calls` of a `tracee`, while a `guardian` waits. `record` keeps what `--list` and the others need.
@@ -82,7 +82,7 @@ pub fn let_go(request: &Request, ui: &Ui) -> Result<u8, Error> {
         }
     }
     if status == FAILED && request.after == After::StayStopped {
-        // The shell does nothing then.
+        // The shell, which would continue them, does nothing after a failure.
         for group in stopped {
             let _ = killpg(group, Signal::SIGCONT);
         }
@@ -138,7 +138,7 @@ fn find_jobs(wanted: &[Pid]) -> Result<Vec<RunningJob>, Error> {
 /// This process and all its ancestors.
 fn list_ancestors(table: &Table) -> Vec<Pid> {
     let parents = iter::successors(Some(getppid()), |pid| table.get(pid).map(|stat| stat.parent));
-    // The table is not a snapshot, so it may hold a circle: no more steps than processes.
+    // The table is not a snapshot, so it may contain a cycle: take no more steps than there are processes.
     iter::once(Pid::this()).chain(parents.take(table.len())).collect()
 }
 
@@ -165,7 +165,8 @@ fn refuse(member: &Member, reason: &str) -> Error {
     Error::new(format!("cannot let go of {}: {reason}", member.describe()))
 }
 
-/// Makes the log of a job, unless all of its processes have been let go of before. Nothing else is changed.
+/// Makes the log of a job, and changes nothing else. `None` if there is nothing to do: the job is known, and no longer
+/// has a terminal.
 fn prepare<'k>(job: &RunningJob, keeper: &'k Keeper, request: &Request, ui: &Ui) -> Result<Option<Draft<'k>>, Error> {
     let Some(first) = job.first() else { return Ok(None) };
     let known = keeper.find_known(job)?;

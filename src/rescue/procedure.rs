@@ -1,12 +1,12 @@
 //! How a job is let go of: what is done to its processes, in its order.
 //!
-//! The guardian starts. All processes of the job are stopped. One after the other, through one of its threads, opens what
-//! its descriptors are to lead to, ignores SIGHUP, leaves its terminal, and has its descriptors redirected. What can fail
-//! comes first, and nothing of the process has changed then. All continue.
+//! The guardian starts. All processes of the job are stopped. Then each process in turn is made, through one of its
+//! threads, to open the new targets of its descriptors, ignore SIGHUP, leave its terminal, and redirect its
+//! descriptors. What can fail comes first, while the process is unchanged. Then all continue.
 //!
-//! SIGSTOP comes before ptrace(2): it stops all threads, though one alone is traced; the calls in which they wait are made
-//! again after SIGCONT, and then find the new descriptors; and if this process is killed, the kernel stops the tracee
-//! before it runs one instruction.
+//! SIGSTOP comes before ptrace(2): it stops all threads, though only one is traced; the calls in which they wait are
+//! made again after SIGCONT, and then find the new descriptors; and if detach is killed, the kernel stops the tracee
+//! before it runs another instruction.
 
 use std::ffi::CStr;
 use std::fs;
@@ -35,15 +35,15 @@ use crate::term::ui::Ui;
 const TIME_TO_STOP: Duration = Duration::from_secs(3);
 /// A parent that has not stopped in this time is left to the general wait.
 const TIME_FOR_PARENT: Duration = Duration::from_millis(500);
-/// How long the child of a vfork may run, to come to its exec.
+/// How long the child of a vfork may run, to reach its exec.
 const TIME_FOR_CHILD: Duration = Duration::from_millis(2);
-/// A shell that has not taken its terminal back in this time does not do so.
+/// A shell that has not taken its terminal back in this time will not do so.
 const TIME_FOR_SHELL: Duration = Duration::from_millis(300);
 const PAUSE: Duration = Duration::from_micros(200);
 const NULL: &CStr = c"/dev/null";
 const TERMINAL: &CStr = c"/dev/tty";
 
-/// Whether the job runs on.
+/// Whether the job continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     Continue,
@@ -60,7 +60,7 @@ pub enum Trouble {
     Look(Errno),
     /// A process that the job has started meanwhile may not be let go of.
     Refused(Member, Refusal),
-    /// It did not stop, and is in this state; those that were stopped for us continue.
+    /// It did not stop, and is in this state; those that detach has stopped continue.
     DoesNotStop(Member, u8),
     /// It is as it was; those before it have been let go of.
     Unchanged(Member, Failure),
@@ -68,7 +68,7 @@ pub enum Trouble {
     Halfway(Member, Failure),
 }
 
-/// Lets go of `job`, as `draft` has it. Returns the processes that have been let go of, and why the others have not.
+/// Lets go of `job`, as `draft` says. Returns the processes that have been let go of, and why the others have not.
 pub fn let_go(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> (Vec<Member>, Option<Trouble>) {
     let guardian = match Guardian::start(|| draft.take_back()) {
         Ok(guardian) => guardian,
@@ -78,7 +78,7 @@ pub fn let_go(job: &mut RunningJob, draft: &Draft, after: After, ui: &Ui) -> (Ve
         }
     };
     mishap::pass();
-    // Before it is stopped, since that may take its time.
+    // Before the job is stopped, since recording may take a while.
     let is_recorded = draft.record(job, ui);
     mishap::pass();
     let recorded = job.members.len();
@@ -130,7 +130,7 @@ struct StoppedProcess {
 }
 
 struct Stopped<'l> {
-    /// Parents before their children. They continue in the opposite order: a parent must not find one of them stopped.
+    /// Parents before their children. They continue in the opposite order: a parent must not find a child stopped.
     processes: Vec<StoppedProcess>,
     ledger: &'l Ledger,
 }
@@ -165,8 +165,8 @@ impl Stopped<'_> {
     }
 }
 
-/// Waits until the shell of a job in the foreground has seen it stopped, and has taken the terminal back: it would wait for
-/// the job otherwise. A shell without job control does not, so it gets a limit.
+/// Waits until the shell of a job in the foreground has seen it stopped, and has taken the terminal back: otherwise it
+/// would wait for the job. A shell without job control does not do so, hence the limit.
 fn await_shell(job: &RunningJob) {
     let end = Instant::now() + TIME_FOR_SHELL;
     let is_in_foreground = |stat: Option<Stat>| stat.is_some_and(|leader| leader.foreground == job.group);
@@ -175,7 +175,7 @@ fn await_shell(job: &RunningJob) {
     }
 }
 
-/// Stops every process of the job, those as well that it starts meanwhile, and waits until all threads have stopped.
+/// Stops every process of the job, including those that it starts meanwhile, and waits until all threads have stopped.
 fn stop_all(job: &mut RunningJob, stopped: &mut Stopped) -> Result<(), Trouble> {
     let end = Instant::now() + TIME_TO_STOP;
     let mut count = 0;
@@ -208,8 +208,9 @@ fn stop_all(job: &mut RunningJob, stopped: &mut Stopped) -> Result<(), Trouble> 
     }
 }
 
-/// Waits until a parent has stopped, before its children are: one that waits for them as a shell does (wait(2), WUNTRACED)
-/// would do what it does at Ctrl-Z. One that is in vfork(2) does not stop before its child runs on.
+/// Waits until a parent has stopped, before its children are: one that waits for them as a shell does (wait(2),
+/// WUNTRACED) would do what it does at Ctrl-Z. A parent in vfork(2) is not waited for: it does not stop until its child
+/// has run on.
 fn await_stop(parent: Pid, end: Instant) {
     let end = end.min(Instant::now() + TIME_FOR_PARENT);
     while running_state(parent).is_some_and(|state| state != b'D') && Instant::now() < end {
@@ -217,7 +218,7 @@ fn await_stop(parent: Pid, end: Instant) {
     }
 }
 
-/// A process of which a thread has not stopped, and the state of that.
+/// A process with a thread that has not stopped, and the state of that thread.
 fn find_running(job: &RunningJob) -> Option<(&Member, u8)> {
     job.members.iter().find_map(|member| Some((member, running_state(member.pid)?)))
 }
@@ -228,7 +229,8 @@ fn running_state(pid: Pid) -> Option<u8> {
     states.find(|state| !matches!(state, b'T' | b't' | b'Z' | b'X' | b'x'))
 }
 
-/// A process in vfork(2) stands still in the kernel until its child has come to its exec, or has ended.
+/// Lets the children of a process run for a moment: in vfork(2), it waits in the kernel until its child has reached its
+/// exec or has ended.
 fn let_children_run(job: &RunningJob, parent: Pid, stopped: &Stopped) {
     let children = job.members.iter().filter(|member| member.stat.parent == parent);
     let children: Vec<&Held> = children.filter_map(|member| stopped.find(member.pid)).collect();
@@ -242,7 +244,7 @@ fn let_children_run(job: &RunningJob, parent: Pid, stopped: &Stopped) {
     signal_all(libc::SIGSTOP);
 }
 
-/// A process that is stopped, with everything that can fail behind it: until here, nothing of it has changed.
+/// A stopped process for which everything that can fail has been done. Its terminal and descriptors are unchanged.
 struct Prepared<'l> {
     member: &'l Member,
     caller: Caller<'l>,
@@ -272,7 +274,7 @@ impl<'l> Prepared<'l> {
         }
     }
 
-    /// Lets go of it. Whatever comes of that, nothing that was made for it stays in the process.
+    /// Lets go of it. Even if that fails, what was opened and mapped for it does not stay in the process.
     fn let_go(mut self) -> Result<(), Failure> {
         self.ledger.note_change();
         let result = self.change();
@@ -287,8 +289,8 @@ impl<'l> Prepared<'l> {
         caller.ignore(Signal::SIGHUP as i32)?;
         leave_terminal(caller, &self.descriptors)?;
         if self.member.is_session_leader() {
-            // The kernel has sent SIGCONT to the process group in the foreground: tty_ioctl(4). Only a process that is
-            // stopped would stop again before it ran, were this process killed now.
+            // The kernel has sent SIGCONT to the process group in the foreground: tty_ioctl(4). If detach is killed
+            // now, only a stopped process stops again before it runs.
             let _ = kill(self.member.pid, Signal::SIGSTOP);
         }
         for (epoll, watched) in &self.watches {
@@ -302,7 +304,7 @@ impl<'l> Prepared<'l> {
     }
 }
 
-/// Opens what the descriptors are to lead to: /dev/null, and `output`.
+/// Opens the new targets of the descriptors: /dev/null and `output`.
 fn open_files(caller: &mut Caller, output: &CStr) -> Result<(RemoteFd, RemoteFd), Failure> {
     let null = caller.open(NULL, libc::O_RDWR, "open /dev/null")?;
     match caller.open(output, libc::O_WRONLY | libc::O_APPEND | libc::O_NOCTTY, "open its output") {
@@ -331,8 +333,8 @@ fn leave_terminal(caller: &mut Caller, descriptors: &[TerminalDescriptor]) -> Re
     }
 }
 
-/// A thread that lives; one that waits in a system call, if there is one: another may be at a place of its program
-/// where it must not be interrupted (rseq(2)).
+/// A living thread, preferably one that waits in a system call: another may be at a place of its program where it must
+/// not be interrupted (rseq(2)).
 fn choose_thread(process: Pid) -> Result<Pid, Fault> {
     let mut living = list_threads(process);
     living.retain(|(_, stat)| !stat.is_dead());

@@ -1,7 +1,8 @@
 //! What is kept of a job that has been let go of: its log, and its record in the journal.
 //!
-//! Both are made before anything is done to the job, and taken back if nothing was: whoever is killed in between leaves a
-//! job whose output can be found. A job that the journal has already keeps its identity, and its log.
+//! Both are made before anything is done to the job, and undone if nothing was; if detach is killed in between, the
+//! output of the job can still be found. A job that is already in the journal keeps its identity, and its output file
+//! if it was let go of before.
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -152,7 +153,7 @@ impl Keeper {
         }
     }
 
-    /// The job that the journal has, if it has this one.
+    /// This job, if the journal has it.
     pub fn find_known(&self, running: &RunningJob) -> Result<Option<Job>, Error> {
         let Ok(place) = &self.place else { return Ok(None) };
         // What is wrong with the journal is reported where it is read.
@@ -203,7 +204,7 @@ impl Keeper {
         let failed = |error| Error::io("write output to", path, &error);
         let absolute = std::path::absolute(path).map_err(failed)?;
         let _rights = self.user.assume().map_err(|errno| Error::path("write output to", path, errno))?;
-        // To open it could wait, here and in each process of the job.
+        // Opening it could wait, here and in each process of the job.
         if absolute.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
             return Err(Error::refused("write output to", path, "it is a FIFO"));
         }
@@ -304,7 +305,8 @@ impl Draft<'_> {
         &self.output_path
     }
 
-    /// A process of the job that may not write to the output, because it has other rights than the first, and the reason.
+    /// A process of the job that may not write to the output, because it has other rights than the first, and the
+    /// reason.
     pub fn find_denied<'j>(&self, job: &'j RunningJob) -> Option<(&'j Member, Errno)> {
         job.members.iter().find_map(|member| {
             let user = User::of(member.pid);
@@ -342,8 +344,8 @@ impl Draft<'_> {
         recorded.is_ok()
     }
 
-    /// Takes the record back and removes the log: nothing was done to the job. Called by the guardian as well: allocates
-    /// nothing.
+    /// Withdraws the record and removes the log, because nothing was done to the job. Called by the guardian as well:
+    /// allocates nothing.
     pub fn take_back(&self) {
         if let (Ok(place), Ok(journal), Ok(_rights)) = (&self.keeper.place, &self.journal, self.keeper.user.assume()) {
             let _ = journal.append_rescue_withdrawal(&place.directory, self.id, self.let_go_at_ms);

@@ -18,7 +18,7 @@ pub struct Terminal {
     minor: u64,
 }
 
-/// What opens the controlling terminal of whoever opens it: tty(4).
+/// /dev/tty, the controlling terminal of the process that opens it: tty(4).
 const OWN_TERMINAL: Terminal = Terminal { major: 5, minor: 0 };
 const CONSOLE: Terminal = Terminal { major: 5, minor: 1 };
 
@@ -41,8 +41,8 @@ impl Terminal {
         metadata.file_type().is_char_device().then(|| Self { major: major(device), minor: minor(device) })
     }
 
-    /// Whether what is done through this device is done to `terminal`. /dev/console is another name of a terminal that is no
-    /// pseudo-terminal.
+    /// Whether what is done through this device is done to `terminal`. /dev/console is another name of a terminal that
+    /// is no pseudo-terminal.
     pub fn leads_to(self, terminal: Self) -> bool {
         self == terminal || self == OWN_TERMINAL || self == CONSOLE && !terminal.is_pseudo()
     }
@@ -74,7 +74,7 @@ pub enum Purpose {
     Write,
 }
 
-/// The descriptors that lead to `terminal`, of the process of this thread: its first thread may have ended, and then has
+/// The descriptors that lead to `terminal`, of the process of the thread `pid`: a first thread that has ended shows
 /// none.
 pub fn list_terminal_descriptors(pid: Pid, terminal: Terminal) -> nix::Result<Vec<TerminalDescriptor>> {
     let mut found = Vec::new();

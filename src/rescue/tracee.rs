@@ -1,5 +1,5 @@
-//! A thread of another process, held with ptrace(2), that makes system calls for us and then goes on as if nothing had
-//! been.
+//! A thread of another process, held with ptrace(2), that makes system calls for us and then continues as if nothing
+//! had happened.
 //!
 //! The unsafe code of `rescue` is here. Nothing is written to the program of the tracee; its registers and its mask are
 //! saved in the `Ledger` before they change, and put back when the `Tracee` is dropped, whatever happened. `procedure`
@@ -31,7 +31,7 @@ const NO_SIGNAL: c_int = 0;
 const NT_PRSTATUS: c_int = 1;
 /// The largest error number that a system call can return.
 const LARGEST_ERRNO: u64 = 4095;
-/// The results that ask the kernel to make the call again; no program ever sees one. From include/linux/errno.h.
+/// With these results, the kernel makes the call again; no program ever sees one. From include/linux/errno.h.
 const RESTARTS: [u64; 4] = [512, 513, 514, 516];
 
 /// Why a tracee could not be used.
@@ -83,7 +83,7 @@ pub struct Tracee<'l> {
     mask: u64,
     /// Where the instruction is that makes a system call.
     instruction: u64,
-    /// Whether it is where it was stopped first, in no system call of ours.
+    /// Whether it is where it was stopped first, not in a system call of ours.
     is_untouched: bool,
     ledger: &'l Ledger,
 }
@@ -91,8 +91,8 @@ pub struct Tracee<'l> {
 impl<'l> Tracee<'l> {
     /// Takes a thread of a process whose threads are all stopped by SIGSTOP.
     ///
-    /// PTRACE_O_EXITKILL is not set: when this process is killed, the kernel lets go of the tracee, which stops with its
-    /// process again before it runs one instruction, and the guardian puts it back.
+    /// PTRACE_O_EXITKILL is not set: when this process is killed, the kernel lets go of the tracee, which stops again
+    /// with its process before it runs another instruction; then the guardian puts it back.
     pub fn seize(process: Pid, thread: Pid, ledger: &'l Ledger) -> Result<Self, Fault> {
         let directory = format!("/proc/{process}/task/{thread}");
         let memory = OpenOptions::new().read(true).write(true).open(format!("{directory}/mem"))?;
@@ -104,7 +104,8 @@ impl<'l> Tracee<'l> {
         ledger.enter(thread, &saved, mask);
         mishap::pass();
         let tracee = Self { thread, memory, saved, mask, instruction, is_untouched: true, ledger };
-        // From here on, dropping it puts everything back. No signal is to be delivered to what is no code of its own.
+        // From here on, dropping it puts everything back. No signal may be delivered while it makes system calls for
+        // us.
         set_mask(thread, u64::MAX)?;
         mishap::pass();
         Ok(tracee)
@@ -213,8 +214,8 @@ fn examine(thread: Pid) -> Result<(Registers, u64), Fault> {
     Ok((registers, get_mask(thread)?))
 }
 
-/// For the guardian: takes a thread whose tracer has died, and puts its registers and its mask back. EPERM: the tracer is
-/// still dying.
+/// For the guardian: takes a thread whose tracer has died, and puts its registers and its mask back. EPERM: the tracer
+/// is still dying.
 pub fn repair(thread: Pid, registers: &Registers, mask: u64) -> Result<(), Fault> {
     hold(thread)?;
     let restored = restore(thread, registers, mask);
@@ -289,8 +290,8 @@ fn set_mask(thread: Pid, mask: u64) -> nix::Result<()> {
     Errno::result(unsafe { libc::ptrace(PTRACE_SETSIGMASK, thread.as_raw(), SET_SIZE, &raw const mask) }).map(drop)
 }
 
-/// Whether the program handles its system calls itself, as Wine does: our calls would end in its handler. A kernel older
-/// than Linux 6.4 does not say.
+/// Whether the program handles its system calls itself, as Wine does: our calls would end in its handler. A kernel
+/// older than Linux 6.4 does not say.
 fn is_intercepted(thread: Pid) -> bool {
     // struct ptrace_sud_config: mode, selector, offset, length.
     let mut config = [0_u64; 4];
@@ -301,8 +302,8 @@ fn is_intercepted(thread: Pid) -> bool {
     result == 0 && config[0] != 0
 }
 
-/// The address of an instruction in the memory of a process that makes a system call: in the vDSO (vdso(7)), which every
-/// program has, else in any code.
+/// The address of an instruction in the memory of a process that makes a system call: in the vDSO (vdso(7)), which
+/// every program has, else in any code.
 fn find_instruction(directory: &str, memory: &File) -> Result<u64, Fault> {
     let maps = fs::read_to_string(format!("{directory}/maps"))?;
     let is_code = |line: &&str| line.split(' ').nth(1).is_some_and(|access| access.starts_with("r-x"));

@@ -30,7 +30,7 @@ use crate::sys::signals;
 use crate::sys::spawn::spawn;
 use crate::term::format::now_in_ms;
 
-/// A start on its way.
+/// A start in progress.
 #[derive(Clone, Copy)]
 pub struct Child<'a> {
     pub plan: &'a Plan,
@@ -131,7 +131,7 @@ impl Child<'_> {
     }
 
     /// Notes the identity of the job: this process, which was made after `before`. Without a start time, it could not
-    /// be told from others, and is not recorded.
+    /// be distinguished from others, and is not recorded.
     fn identify_job(self, before: Duration) {
         let started_at_ms = now_in_ms();
         self.report.started_at_ms.store(started_at_ms, Ordering::Release);
@@ -218,8 +218,8 @@ impl Child<'_> {
         Ok(Some(held))
     }
 
-    /// Records the start. If that fails, the launcher warns, no more: unless how the command ends is to be recorded as
-    /// well, or there is no room for it, and so none for the log.
+    /// Records the start. If that fails, the launcher only warns; but the start fails if the end is to be recorded too,
+    /// or if the job has a log and the disk is full.
     fn record(self) -> Result<(), GivenUp> {
         match self.append_start() {
             Ok(()) => {
@@ -263,9 +263,9 @@ fn check<T>(result: nix::Result<T>, step: Step) -> Result<T, GivenUp> {
     result.map_err(|errno| GivenUp::Errno(step, errno))
 }
 
-/// Takes back what a failed start has made: the pidfile, the log and the record. Called by the process that could not
-/// become the command, and by the launcher if that process was killed, maybe in the middle of this: so what is taken back
-/// is forgotten only afterwards, and may be taken back twice. Allocates nothing.
+/// Undoes what a failed start has done: the pidfile, the log and the record. Called by the process that could not
+/// become the command, and by the launcher if that process was killed, possibly during this call; so each item is
+/// marked as undone only afterwards, and may be undone twice. Allocates nothing.
 pub fn take_back(plan: &Plan, report: &Report) {
     let Some(pid) = report.command() else { return };
     let started_at_ms = report.started_at_ms.load(Ordering::Acquire);

@@ -41,7 +41,7 @@ pub struct Command {
 pub enum Refusal {
     /// There is none.
     NotFound,
-    /// The file of this number is there.
+    /// The file of this number is there, but cannot be run.
     File(usize, Errno),
     /// A file has no `#!`, and there is no shell.
     NoShell,

@@ -37,8 +37,8 @@ use crate::term::ui::Ui;
 
 pub use request::{Request, Scope, Sequence, Target, Tracking, Watch};
 
-/// How long a start on a terminal is watched unless `--settle` says otherwise: long enough for a program that cannot find
-/// its library or its configuration, short enough not to be noticed.
+/// How long a start on a terminal is watched unless `--settle` says otherwise: long enough for a program that cannot
+/// find its library or its configuration, short enough not to be noticed.
 const SETTLE_ON_TERMINAL: Duration = Duration::from_millis(100);
 
 /// Starts the command. Returns the exit status of detach.
@@ -94,8 +94,8 @@ fn launch(plan: &Plan, report: &Report) -> Result<Pid, Error> {
         set_child_subreaper(true).map_err(|errno| Error::step("become a subreaper", errno))?;
     }
     let made = if plan.tracking.is_some() { child.make_tracker() } else { child.make_command() };
-    // This is the launcher again. The command is running, or will not run; or a process before it was killed, and that
-    // is not known yet.
+    // This is the launcher again. The command is running, or will not run; if a process between the two was killed, it
+    // is not known yet which.
     let command = report.borrower(Role::Command);
     if !report.abandon() {
         command.wait_until_gone();

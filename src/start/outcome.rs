@@ -104,8 +104,8 @@ impl Started<'_> {
         }
     }
 
-    /// Warns if the command, which is in the control group of this process, is ended at logout. Nothing is read where no
-    /// systemd runs.
+    /// Warns if the command, which is in the control group of this process, is ended at logout. Nothing is read where
+    /// no systemd runs.
     fn warn_of_logout(&self, ui: &Ui) {
         let Some(group) = systemd::is_running().then(|| proc::control_group(Pid::this())).flatten() else { return };
         let user = Some(geteuid().as_raw());
@@ -213,7 +213,8 @@ impl Started<'_> {
         }
     }
 
-    /// The file into which this job has written, rather that of stderr, and where in it its part begins.
+    /// The file that this job has written to (that of stderr if there are two), and the offset at which its output
+    /// begins.
     fn file_with_output<'r>(&self, record: &'r Record) -> Option<(&'r Path, u64)> {
         let stdout_begin = self.plan.streams.output.length();
         let stderr_begin = match &self.plan.streams.error {

@@ -28,7 +28,7 @@ use crate::sys::fixed::FixedText;
 
 /// Shells use descriptors up to 9 in scripts, and some from 10 on for themselves.
 const LOWEST_DESCRIPTOR: RawFd = 64;
-/// A link could lead anywhere, and what is no file could wait or become the controlling terminal.
+/// A link could lead anywhere. Opening what is not a regular file could wait, or acquire a controlling terminal.
 const FLAGS: OFlag =
     OFlag::O_RDWR.union(OFlag::O_NOFOLLOW).union(OFlag::O_NOCTTY).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
 /// In bytes: more than any PID with a newline.
@@ -39,7 +39,7 @@ const MOST_TRIES: usize = 100;
 /// A pidfile, as it is asked for.
 pub struct PidFile {
     path: CString,
-    /// Of a new file: 644, less what the umask of the caller takes, but never its owner's own rights.
+    /// The mode of a new file: 644 less the caller's umask, but always with the owner's rights.
     mode: Mode,
     /// Device and inode of the standard streams.
     streams: Vec<(u64, u64)>,
@@ -55,7 +55,7 @@ pub enum Fault {
     OtherContent,
     /// It belongs to this user, who could write anything into a file that root trusts.
     Foreign(u32),
-    /// By this process; 0 where that cannot be seen from here.
+    /// Locked by the process with this PID; 0 where that cannot be seen from here.
     Held(i32),
     KeepsChanging,
 }
@@ -132,9 +132,9 @@ impl PidFile {
         }
     }
 
-    /// Takes the file back after the process `pid`, which has taken it or was about to, has failed or was killed: removes
-    /// it if it was made for that, else empties it. `is_new`: that process is known to have made it; else it may have, if
-    /// the file is empty and younger than the start. A file that another start has locked since is left alone.
+    /// Undoes what the process `pid` did to the file before it failed or was killed: removes the file if that process
+    /// made it, else empties it. `is_new`: that process is known to have made it; otherwise it may have, if the file is
+    /// empty and younger than the start. A file that another start has locked since is left alone.
     pub fn take_back_from(&self, pid: Pid, is_new: bool, started_at_ms: u64) {
         let Ok(file) = open(self.path.as_c_str(), FLAGS, Mode::empty()) else { return };
         let Ok(status) = fstat(&file) else { return };
@@ -200,7 +200,7 @@ fn write_pid(file: &OwnedFd) -> nix::Result<()> {
     Ok(())
 }
 
-/// The number of the process that has it locked, 0 where that cannot be seen from here; `None` if no process has.
+/// The PID of the process that has it locked, 0 where that cannot be seen from here; `None` if no process has.
 fn find_holder(file: &OwnedFd) -> Option<i32> {
     let mut lock = whole_file();
     fcntl(file, FcntlArg::F_GETLK(&mut lock)).ok()?;

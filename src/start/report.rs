@@ -1,7 +1,7 @@
 //! What the new processes leave behind: which steps they took, which one failed, and what must be undone.
 //!
-//! It consists of atomics and of cells that are written once. So it can be written without allocating, and read at
-//! whatever instruction its writer was killed: a cell that is not complete is empty. The launcher puts it into words
+//! It consists of atomics and of cells that are written once. So it can be written without allocating, and read
+//! whatever instruction its writer was killed at: a cell that is not complete is empty. The launcher puts it into words
 //! afterwards: `steps` and `failure`.
 
 use std::path::Path;
@@ -29,7 +29,7 @@ pub enum Role {
 }
 
 /// Whether a start counts. The new process moves it from RUNNING to EXECUTING, the launcher from RUNNING to ABANDONED:
-/// whoever comes first has decided.
+/// the first to do so decides.
 const RUNNING: u32 = 0;
 const EXECUTING: u32 = 1;
 const ABANDONED: u32 = 2;
@@ -53,7 +53,7 @@ pub struct Report {
     pub is_pidfile_new: AtomicBool,
     /// Whether the journal has the start, or may have it.
     pub is_recorded: AtomicBool,
-    /// Why it has not.
+    /// Why the start was not recorded.
     pub record_fault: Once<Errno>,
     /// Why the command, which is running, is not tracked.
     pub tracking_fault: Once<Errno>,
@@ -119,7 +119,7 @@ impl Report {
         }
     }
 
-    /// The process of the command, which may be short of its exec.
+    /// The process of the command, which may not have reached its exec.
     pub fn command(&self) -> Option<Pid> {
         self.borrower(Role::Command).pid()
     }

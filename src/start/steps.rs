@@ -52,7 +52,7 @@ impl Step {
     }
 }
 
-/// A step, as the process reported it that took it.
+/// A step, as reported by the process that took it.
 #[derive(Clone, Debug, Serialize)]
 pub struct TakenStep {
     pub pid: i32,

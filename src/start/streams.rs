@@ -27,7 +27,7 @@ use crate::sys::proc::{descriptor_flags, list_descriptors};
 
 const NULL: &str = "/dev/null";
 const STDOUT: RawFd = 1;
-/// Shells that redirect after they have forked: what is descriptor 0 of such a shell is what it reads itself.
+/// Shells that redirect after they have forked: descriptor 0 of such a shell is what it reads itself.
 const SHELLS: [&str; 5] = ["bash", "fish", "rbash", "yash", "zsh"];
 /// Shells that redirect before they fork, and meanwhile keep the old stream in a close-on-exec descriptor from 10 on.
 /// If there is no such descriptor, descriptor 0 is what the shell itself reads.
@@ -110,7 +110,7 @@ impl Output {
 
 impl Streams {
     /// Applies the rule and opens the files that `-i`, `-o` and `-e` name, relative to the caller's directory. In the
-    /// daemon sequence, it is /dev/null that stands for an option that is missing.
+    /// daemon sequence, /dev/null stands for each missing option.
     ///
     /// A file that is made here stays even if the start fails, as with a shell's redirection: another job may have
     /// opened it meanwhile.
@@ -266,8 +266,8 @@ impl Caller {
         is_shared.then_some("the calling shell is reading stdin")
     }
 
-    /// Whether the parent is a shell with this stdin, which it cannot have redirected for this command: there, data given
-    /// on purpose would look the same.
+    /// Whether the parent is a shell with the same stdin, and one that cannot have redirected it for this command
+    /// alone. With any other, data that is meant for the command would look the same.
     fn is_stdin_of_shell(&self) -> bool {
         let parent = parent_id();
         let program = fs::read_link(format!("/proc/{parent}/exe")).unwrap_or_default();

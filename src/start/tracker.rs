@@ -29,7 +29,7 @@ use crate::sys::proc::time_since_boot;
 use crate::sys::process::{Wait, has_child_ended, reap_any};
 use crate::term::format::now_in_ms;
 
-/// The first argument of this program in a tracking process. No option is called so.
+/// The first argument of this program in a tracking process. No option has this name.
 const WORD: &CStr = c"--tracking";
 /// The program that runs, even if its file has been replaced meanwhile: proc_pid_exe(5).
 const THIS_PROGRAM: &CStr = c"/proc/self/exe";
@@ -97,7 +97,7 @@ impl<'a> Tracked<'a> {
     }
 }
 
-/// If this process is to track a command: does so, to its end. Costs every other process the look at one argument.
+/// Tracks a command to its end, if this process was started for that. Other processes only compare one argument.
 pub fn run(words: &[OsString]) -> Option<u8> {
     let mut words = words.iter().map(OsString::as_os_str);
     if words.next()?.as_bytes() != WORD.to_bytes() {
@@ -105,7 +105,7 @@ pub fn run(words: &[OsString]) -> Option<u8> {
     }
     let tracked = Tracked::parse(words.next()?)?;
     let notifier = words.next().zip(words.next());
-    // Whoever types this is told that there is no such option.
+    // Typed by a user, this is an unknown option.
     if has_child_ended(tracked.id.pid).is_err() {
         return None;
     }
@@ -116,7 +116,7 @@ pub fn run(words: &[OsString]) -> Option<u8> {
 /// records when that is empty.
 fn track(tracked: Tracked, notifier: Option<(&OsStr, &OsStr)>) -> nix::Result<()> {
     let Tracked { boot_id, id, session, begin } = tracked;
-    // The kernel calls a process after the file that it runs, which would be "exe".
+    // The kernel names a process after the file that it runs, which would be "exe".
     let _ = set_name(c"detach");
     let end = loop {
         // Any other is something that the command has left behind.
@@ -146,8 +146,8 @@ fn append(boot_id: &str, event: impl Fn(&StateDirectory, &Journal) -> nix::Resul
     event(&directory, &Journal::open(&directory, boot_id)?)
 }
 
-/// Whether no process is left in a session. One without children is not looked for: all that the command has started
-/// becomes a child of this process at last, which is a subreaper. Where /proc does not show all processes, that alone counts.
+/// Whether no process is left in a session. If this process has no children, none is left: as a subreaper, it inherits
+/// all that the command has started. Where /proc does not show all processes, that alone counts.
 fn is_empty(session: Pid) -> bool {
     while let Ok(Some(_)) = reap_any(Wait::Return) {}
     if matches!(reap_any(Wait::Return), Err(Errno::ECHILD)) {

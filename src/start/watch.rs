@@ -25,7 +25,7 @@ const INTERRUPTS: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT
 /// How much of a job's output is shown when it fails at once.
 const LAST_LINES: usize = 10;
 const LAST_BYTES: u64 = 8 * 1024;
-/// Between two looks whether the end has been recorded.
+/// Between two checks whether the end has been recorded.
 const INTERVAL: Duration = Duration::from_millis(2);
 
 /// How watching has ended.
@@ -54,8 +54,8 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Watches until a time, or until a signal comes that is not among `ignored`. Those that count have been blocked since
-    /// before the start, so none is lost. All other signals, such as that of Ctrl-Z, take effect again.
+    /// Watches until a time, or until a signal comes that is not among `ignored`. Those that count have been blocked
+    /// since before the start, so none is lost. All other signals, such as that of Ctrl-Z, take effect again.
     pub fn new(until: Option<Instant>, ignored: &[Signal]) -> nix::Result<Self> {
         let mut awaited = SigSet::empty();
         awaited.add(Signal::SIGCHLD);
@@ -79,15 +79,15 @@ impl Watcher {
         })
     }
 
-    /// Watches the command `id`, which is the child of its tracking process, a child of this one. `recorded_end` is what
-    /// that process has recorded so far.
+    /// Watches the command `id`, which is the child of its tracking process, a child of this one. `recorded_end` is
+    /// what that process has recorded so far.
     pub fn watch_tracked(
         &self,
         id: JobId,
         tracker: Pid,
         recorded_end: impl Fn() -> Option<End>,
     ) -> nix::Result<Watched> {
-        // Where /proc hides the command, it is taken to have its PID still.
+        // Where /proc hides the command, it is assumed to still have its PID.
         let is_it = |stat: Option<Stat>| stat.is_none_or(|stat| stat.start_time == id.start_time);
         let command = Held::open(id.pid)?.filter(|held| proc::stat(held.pid).is_ok_and(is_it));
         if let Some(command) = &command {
@@ -105,8 +105,8 @@ impl Watcher {
         })
     }
 
-    /// Watches until `look` sees that the command has ended. Looks again after each SIGCHLD, when `end` can be read, and
-    /// after each `interval`.
+    /// Watches until `look` sees that the command has ended. Looks again after each SIGCHLD, when `end` is readable,
+    /// and after each `interval`.
     fn watch(
         &self,
         end: Option<BorrowedFd>,

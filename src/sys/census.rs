@@ -1,9 +1,9 @@
 //! All processes, looked at so that none is missed.
 //!
-//! One pass over /proc can miss a process that is made behind the place that has been read, by a parent that has ended
-//! when the pass comes to it. PIDs are given in ascending order, and /proc/loadavg has the newest, so each pass ends with
-//! those that were made since the pass before it began. A process that two such passes do not show has ended. Where
-//! processes are made all the time, a pass never comes to the newest PID; then four passes must agree.
+//! One pass over /proc can miss a process that is created at a place that was already read, by a parent that ends
+//! before the pass reaches it. PIDs are assigned in ascending order, and /proc/loadavg holds the newest, so each pass
+//! ends with those that were created since the previous pass began. A process that two such passes do not show has
+//! ended. Where processes are created all the time, a pass never reaches the newest PID; then four passes must agree.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -99,7 +99,7 @@ impl Iterator for Pass<'_> {
             }
             let count = newest.as_raw() - seen.as_raw();
             self.rounds += 1;
-            // The numbers begin anew, or there are too many.
+            // The PIDs have wrapped around, or there are too many.
             if !(0..MOST_NEW).contains(&count) || self.rounds > MOST_ROUNDS {
                 return None;
             }

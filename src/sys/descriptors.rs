@@ -58,7 +58,7 @@ impl Closer {
 
     /// Closes every descriptor from 3 on, except those of `keep`, which is sorted, and `also`.
     ///
-    /// Now, not by the exec: the kernel lets the parent go on in the middle of that, before it closes anything.
+    /// Now, not at the exec (close-on-exec): during an exec, the kernel resumes the parent before it closes anything.
     pub fn close(&self, keep: &[RawFd], also: Option<RawFd>) -> nix::Result<()> {
         match self {
             Self::Ranges => close_between(keep, also),

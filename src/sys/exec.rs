@@ -36,8 +36,8 @@ impl StringArray<'_> {
 pub struct Arguments {
     /// Those of the command, its name first.
     strings: Vec<CString>,
-    /// `SHELL NAME ARGUMENT...` and a null pointer. NAME gives way to a file where the shell is to run one: so they are
-    /// atomic, because the new process may change that entry.
+    /// `SHELL NAME ARGUMENT...` and a null pointer. The new process may replace NAME with the file that the shell is to
+    /// run, so the entries are atomic.
     pointers: Vec<AtomicPtr<c_char>>,
 }
 
@@ -142,7 +142,7 @@ pub fn execute_here(file: &CStr, arguments: &[&CStr]) -> Errno {
     Errno::last()
 }
 
-/// `word` for a system call. None of Linux holds a zero byte, so the error is never seen.
+/// `word` for a system call. No argument or path on Linux contains a zero byte, so the error is never seen.
 pub fn to_c_string(word: OsString) -> CString {
     CString::new(word.into_vec()).unwrap_or_default()
 }

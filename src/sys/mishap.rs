@@ -1,7 +1,7 @@
-//! A seam for tests, in debug builds alone: detach is killed where a test wants it to be.
+//! A seam for tests, only in debug builds: detach is killed where a test wants it to be.
 //!
 //! `DETACH_KILL_AT=N` in the environment kills detach at the Nth place that it passes, as SIGKILL may at any place. Its
-//! copies are left alone (`fork_off`). In a release, none of this is there.
+//! forks (`fork_off`) are left alone. Release builds contain none of this.
 
 #[cfg(debug_assertions)]
 mod counting {

@@ -21,7 +21,7 @@ use crate::sys::errno;
 /// The unit of start times, in milliseconds: 1/USER_HZ of a second, see time(7). USER_HZ is 100 wherever Rust runs.
 pub const TICK_MS: u64 = 10;
 const TICK: Duration = Duration::from_millis(TICK_MS);
-/// More than the readings of one clock by the kernel and by the C library can differ.
+/// More than the kernel's and the C library's readings of one clock can differ.
 const CLOCK_ERROR: Duration = Duration::from_micros(1);
 /// No /proc/PID/stat is longer: about fifty numbers and a name.
 const LONGEST_STAT: usize = 2048;
@@ -100,18 +100,18 @@ pub fn is_alive(pid: Pid) -> bool {
     stat(pid).is_ok_and(|stat| stat.is_some_and(|stat| !stat.is_dead()))
 }
 
-/// Whether a process has this PID, be it visible in /proc or not: only kill(2) says that a process is gone.
+/// Whether a process has this PID, whether or not /proc shows it: only kill(2) says that a process is gone.
 pub fn exists(pid: Pid) -> bool {
     kill(pid, None) != Err(Errno::ESRCH)
 }
 
-/// Whether a process is in the process group of this number, be it visible in /proc or not.
+/// Whether a process is in the process group of this number, whether or not /proc shows it.
 pub fn is_group(number: Pid) -> bool {
     killpg(number, None) != Err(Errno::ESRCH)
 }
 
-/// Whether /proc shows all processes of this PID namespace. Each has a process 1, and where /proc is mounted with `hidepid`,
-/// only its user sees it.
+/// Whether /proc shows all processes of this PID namespace. Each has a process 1, and where /proc is mounted with
+/// `hidepid`, only its user sees it.
 pub fn shows_all() -> bool {
     visible_pid_namespace().is_ok() && stat(Pid::from_raw(1)).is_ok_and(|stat| stat.is_some())
 }
@@ -145,7 +145,8 @@ pub fn list_threads(process: Pid) -> Vec<(Pid, Stat)> {
     threads.filter_map(|thread| Some((Pid::from_raw(thread), stat(thread)?))).collect()
 }
 
-/// The open descriptors of a process, by its number or as `self`; then that of the list itself is among them.
+/// The open descriptors of a process, by its number or as `self`. In the latter case, that of the list itself is among
+/// them.
 pub fn list_descriptors(process: impl Display) -> nix::Result<Vec<RawFd>> {
     list_numbers(&format!("/proc/{process}/fd"))
 }
@@ -189,8 +190,8 @@ pub fn pid_namespace() -> nix::Result<u64> {
     namespace("pid")
 }
 
-/// The number of the time namespace of this process, in which its start times count: time_namespaces(7). Fails with ENOENT
-/// where the kernel has none.
+/// The number of the time namespace of this process, in which its start times count: time_namespaces(7). Fails with
+/// ENOENT where the kernel has none.
 pub fn time_namespace() -> nix::Result<u64> {
     namespace("time")
 }
@@ -201,8 +202,8 @@ fn namespace(kind: &str) -> nix::Result<u64> {
     name.to_str().and_then(number).ok_or(Errno::EINVAL)
 }
 
-/// Like [`pid_namespace`], for callers that inspect other processes. Fails with ENOENT where /proc is not mounted, and with
-/// ESRCH where it belongs to another namespace, where the same PID means another process.
+/// Like [`pid_namespace`], for callers that inspect other processes. Fails with ENOENT where /proc is not mounted, and
+/// with ESRCH where it belongs to another namespace, where the same PID means another process.
 pub fn visible_pid_namespace() -> nix::Result<u64> {
     let this = fs::read_link("/proc/self").map_err(|error| errno(&error))?;
     if this.as_os_str().to_str() == Some(&Pid::this().to_string()) { pid_namespace() } else { Err(Errno::ESRCH) }
@@ -321,10 +322,9 @@ pub fn control_group(pid: Pid) -> Option<Vec<u8>> {
     parse_control_group(&fs::read(format!("/proc/{pid}/cgroup")).ok()?)
 }
 
-/// Of the hierarchies that are mounted, systemd uses two: the unified one (`0::PATH`), and one of its own
-/// (`N:name=systemd:PATH`) where there is no other, or beside it for older programs. Which of them it uses cannot be told
-/// from this file, where a container or a leftover mount may show the other one as well; so the unified one counts, unless
-/// only the other one names a unit.
+/// systemd uses the unified hierarchy (`0::PATH`), or one of its own (`N:name=systemd:PATH`), or both. A container or a
+/// leftover mount may show one that systemd does not use, and this file does not say which. So the unified one counts,
+/// unless only the other one names a unit.
 fn parse_control_group(cgroup: &[u8]) -> Option<Vec<u8>> {
     let lines = || cgroup.split(|byte| *byte == b'\n');
     let unified = lines().find_map(|line| line.strip_prefix(b"0::"));

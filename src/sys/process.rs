@@ -79,8 +79,8 @@ pub fn reap_any(wait: Wait) -> nix::Result<Option<(Pid, ExitStatus, Usage)>> {
     Ok((reaped != 0).then(|| (Pid::from_raw(reaped), ExitStatus::from_raw(status), usage)))
 }
 
-/// Waits for children that have ended, until `pid` is among them. Returns whether `pid` is still running. The others were
-/// there before the exec of this program, or are orphans.
+/// Waits for children that have ended, until `pid` is among them. Returns whether `pid` is still running. The others
+/// were there before the exec of this program, or are orphans.
 pub fn reap_all_until(pid: Pid) -> nix::Result<bool> {
     loop {
         match reap_any(Wait::Return) {
@@ -109,8 +109,8 @@ impl Held {
         }
     }
 
-    /// The process that has `pid` now, if it lives and `is_wanted`: that is asked when its PID can no longer come to mean
-    /// another one.
+    /// The process that has `pid` now, if it lives and `is_wanted`: that is asked when its PID can no longer come to
+    /// mean another one.
     pub fn if_is(pid: Pid, is_wanted: impl Fn(&Stat) -> bool) -> nix::Result<Option<Self>> {
         let Some(held) = Self::open(pid)? else { return Ok(None) };
         let is_it = proc::stat(pid)?.is_some_and(|stat| !stat.is_dead() && is_wanted(&stat));
@@ -126,8 +126,8 @@ impl Held {
         }
     }
 
-    /// Sends the signal to every process of the process group that it leads or led, at once, so that no fork slips
-    /// through. ESRCH: there is none. EINVAL: the kernel is older than Linux 6.9.
+    /// Sends the signal to every process of the process group that it leads or led, atomically, so that no fork
+    /// escapes. ESRCH: there is none. EINVAL: the kernel is older than Linux 6.9.
     pub fn signal_group(&self, signal: i32) -> nix::Result<()> {
         send_signal(&self.pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP)
     }
@@ -153,7 +153,7 @@ impl Held {
         self.wait(Some(Instant::now())).unwrap_or(false)
     }
 
-    /// Whether it is still there, be it as a zombie: then no other process has its PID.
+    /// Whether it is still there, perhaps as a zombie: then no other process has its PID.
     fn exists(&self) -> bool {
         send_signal(&self.pidfd, 0, 0) != Err(Errno::ESRCH)
     }
@@ -183,8 +183,8 @@ fn send_signal(pidfd: &OwnedFd, signal: i32, flags: u32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Sets the file mode creation mask, and returns the old one: umask(2). Only a filter of system calls can refuse that; the
-/// function of nix would end the program then.
+/// Sets the file mode creation mask, and returns the old one: umask(2). Only a filter of system calls can refuse that;
+/// the function of nix would end the program then.
 pub fn set_umask(mask: Mode) -> nix::Result<Mode> {
     // SAFETY: umask takes no pointer.
     let old = unsafe { libc::umask(mask.bits()) };

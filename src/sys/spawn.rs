@@ -57,8 +57,8 @@ impl Borrower {
         (pid > 0).then(|| Pid::from_raw(pid))
     }
 
-    /// Waits until the process has left the memory. It has when [`spawn`] returns, unless a process between the two was
-    /// killed: its own parent stood still for it then, and no process does now.
+    /// Waits until the process has left the memory. When [`spawn`] returns, it has, unless an intermediate process that
+    /// was suspended for it (CLONE_VFORK) was killed.
     pub fn wait_until_gone(&self) {
         let interval = libc::timespec { tv_sec: 0, tv_nsec: 10_000_000 };
         loop {
@@ -91,8 +91,8 @@ impl Borrower {
 /// No signal but SIGKILL may reach either process meanwhile: the caller has blocked all others.
 ///
 /// # Errors
-/// Those of clone(2); ENOSYS where the memory is not shared. valgrind and qemu-user make a fork of this: the reports of the
-/// child would be lost. It does nothing then, or is killed at once.
+/// Those of clone(2); ENOSYS where the memory is not shared. valgrind and qemu-user turn this into a fork, in which the
+/// reports of the child would be lost. The child then does nothing, or is killed at once.
 pub fn spawn(stack: &Stack, borrower: &Borrower, body: &mut dyn FnMut()) -> nix::Result<Pid> {
     borrower.pid.store(0, Ordering::Release);
     borrower.borrowing.store(1, Ordering::Release);
@@ -103,8 +103,8 @@ pub fn spawn(stack: &Stack, borrower: &Borrower, body: &mut dyn FnMut()) -> nix:
     let (pid, borrowing) = (borrower.pid.as_ptr(), borrower.borrowing.as_ptr());
     let no_tls = null_mut::<c_void>();
     // SAFETY: the child has a stack of its own. CLONE_VFORK holds this thread until the child has left the memory, and
-    // there is no other thread. If this process is killed while it stands still, its own parent may run beside the
-    // child: it only reads what the child reads, and both write atomics alone. `beginning` stays where it is, since the
+    // there is no other thread. If this process is killed while it is suspended, its own parent may run beside the
+    // child: it only reads what the child reads, and both write only atomics. `beginning` stays where it is, since the
     // stack of a process that was killed is never unmapped.
     let child = unsafe { libc::clone(run_body, stack.top.as_ptr(), flags, argument, pid, no_tls, borrowing) };
     let child = Errno::result(child).map(Pid::from_raw)?;
@@ -117,7 +117,7 @@ pub fn spawn(stack: &Stack, borrower: &Borrower, body: &mut dyn FnMut()) -> nix:
     Ok(child)
 }
 
-/// What the child gets to know.
+/// What the child is given.
 struct Beginning<'a> {
     borrower: &'a Borrower,
     body: &'a mut dyn FnMut(),
@@ -127,8 +127,8 @@ struct Beginning<'a> {
 extern "C" fn run_body(argument: *mut c_void) -> c_int {
     // SAFETY: `spawn` passes the address of its `beginning`, which is valid until the child has left the memory.
     let beginning = unsafe { &mut *argument.cast::<Beginning>() };
-    // The kernel writes the PID to the memory of the parent. A child that does not see it has a copy from before, as after
-    // fork(2), and leaves everything alone: the parent does not stand still, and would learn nothing.
+    // The kernel writes the PID to the memory of the parent. A child that does not see it has a copy from before, as
+    // after fork(2), and leaves everything alone: the parent is not suspended, and would learn nothing.
     if beginning.borrower.pid().is_some() {
         (beginning.body)();
     }

@@ -51,7 +51,7 @@ fn find_user_name(user: u32) -> Option<Vec<u8>> {
 /// The state of a user that logind keeps, one `KEY=VALUE` a line.
 fn parse_logind_name(state: &[u8]) -> Option<Vec<u8>> {
     let mut lines = state.split(|byte| *byte == b'\n');
-    // A name of which it would quote a part is left alone.
+    // A name that logind may have quoted is ignored.
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
     let name = lines.find_map(|line| line.strip_prefix(b"NAME="))?;
     (!name.is_empty() && name.iter().all(is_plain)).then(|| name.to_owned())
@@ -73,7 +73,7 @@ struct LogindSettings {
     kill: Option<bool>,
     only: Vec<Vec<u8>>,
     exclude: Vec<Vec<u8>>,
-    /// Set to an empty list. Whether root is then still excluded, the manual and the program disagree.
+    /// Set to an empty list. The manual and the program disagree on whether root is then still excluded.
     is_exclude_reset: bool,
 }
 

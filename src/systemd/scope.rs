@@ -103,7 +103,8 @@ enum Manager {
     User(String),
 }
 
-/// A scope of the system is not tied to any login, so root gets one, unless it is at work in a manager of its own.
+/// A scope of the system is not tied to any login, so root gets one, unless this process runs under root's own user
+/// manager.
 fn find_manager() -> Result<Manager, Error> {
     let user = geteuid();
     let own = format!("user@{user}.service");

@@ -70,8 +70,8 @@ pub fn is_blank(name: &OsStr) -> bool {
     name.as_bytes().utf8_chunks().all(is_blank)
 }
 
-/// JSON in which everything is escaped that a terminal could take for a command or would not show. Only strings hold such
-/// characters.
+/// JSON in which everything is escaped that a terminal could take for a command or would not show. Only strings hold
+/// such characters.
 pub fn escape_json(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for letter in json.chars() {

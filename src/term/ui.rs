@@ -1,6 +1,6 @@
 //! Notes and errors on stderr, data on stdout. Nothing else writes to either.
 //!
-//! A message is written with one call, and a full or closed stderr never makes a start fail. Colour appears only on a
+//! A message is written with one call, and a full or closed stderr never makes a start fail. Color appears only on a
 //! terminal, and only if the user wants it: <https://no-color.org>.
 
 use std::cell::RefCell;
@@ -74,7 +74,8 @@ impl Ui {
         }
     }
 
-    /// What went wrong, although the request was carried out. The same is said once: a damaged file may be read again.
+    /// What went wrong, although the request was carried out. The same text is printed only once: a damaged file may be
+    /// read again.
     pub fn warn(&self, text: impl Display) {
         let text = format!("warning: {text}");
         if self.verbosity > Verbosity::Quiet && self.warnings.borrow_mut().insert(text.clone()) {

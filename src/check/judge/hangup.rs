@@ -59,9 +59,9 @@ fn judge_leader(leader: &OtherProcess, facts: &Facts) -> Outcome {
     }
 }
 
-/// What happens to the process when its shell, which is called `name`, sends SIGHUP to its jobs. `None` if the shell has
-/// said nothing. `event` is when it does so, and `hangs_up` whether it says that it does; `setting` is what spares the
-/// jobs.
+/// What happens to the process when its shell, which is called `name`, sends SIGHUP to its jobs. `None` if the shell
+/// has said nothing. `event` is when it does so, and `hangs_up` whether it says that it does; `setting` is what spares
+/// the jobs.
 fn judge_as_said(
     facts: &Facts,
     hangs_up: fn(&JobTable) -> bool,

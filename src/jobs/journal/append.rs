@@ -1,6 +1,7 @@
 //! The writer of a journal: it appends one line for each event.
 //!
-//! The new process, the launcher, the tracking process and `--pid` append; only a prune writes in another way (`compact`).
+//! The new process, the launcher, the tracking process and `--pid` append; only a prune writes in another way
+//! (`compact`).
 
 use std::fmt::Write;
 use std::fs::File;
@@ -22,7 +23,7 @@ use crate::sys::fixed::FixedText;
 
 /// In bytes: a boot id has 36.
 const LONGEST_NAME: usize = 64;
-/// How often a line is written while prunes move the journal away.
+/// How often a line is written at most, if prunes keep moving the journal away.
 const MOST_TRIES: u32 = 100;
 
 /// The journal of a boot, open for appending.
@@ -56,7 +57,7 @@ impl Journal {
         process: &Process<&str>,
     ) -> nix::Result<()> {
         let mut head = Written::new(job, Event::Process(process)).to_fixed_text()?;
-        // The end of the object, because more of it follows.
+        // Remove the closing brace: the object continues.
         head.pop();
         self.append(directory, &[IoSlice::new(head.as_bytes()), IoSlice::new(&draft.tail)])
     }
@@ -70,13 +71,13 @@ impl Journal {
         start: &Start,
     ) -> nix::Result<()> {
         let mut head = serde_json::to_vec(&Written::new(job, Event::Rescue(rescue))).unwrap_or_default();
-        // The end of the object, because more of it follows.
+        // Remove the closing brace: the object continues.
         head.pop();
         let tail = StartDraft::new(start).tail;
         self.append(directory, &[IoSlice::new(b"\n"), IoSlice::new(&head), IoSlice::new(&tail)])
     }
 
-    /// Appends that nothing came of letting go of a job at that time. Allocates nothing.
+    /// Appends that the attempt to let go of a job at that time changed nothing. Allocates nothing.
     pub fn append_rescue_withdrawal(
         &self,
         directory: &StateDirectory,
@@ -153,7 +154,7 @@ pub fn open_for_appending(
     let file = match directory.open_file(name, flags) {
         Err(Errno::ENOENT) => {
             let file = directory.open_file(name, flags | OFlag::O_CREAT)?;
-            // Whatever the umask takes from the mode, which is that of the command by now.
+            // Despite the umask, which may already be that of the command.
             fchmod(&file, OWNER_ALONE)?;
             file
         }

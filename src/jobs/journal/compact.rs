@@ -25,7 +25,7 @@ pub struct PruneLock {
 }
 
 impl PruneLock {
-    /// Calls `note_wait` if there is another, which is waited for.
+    /// Waits for another prune if there is one, after a call of `note_wait`.
     pub fn take(directory: &StateDirectory, note_wait: impl Fn()) -> Result<Self, Error> {
         let failed = |errno| Error::path("lock", directory.path(), errno);
         let own = directory.open_file(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?;

@@ -1,6 +1,6 @@
 //! The reader of a journal: from the lines to the jobs.
 //!
-//! What was started is the longest part of a line. It is left as it is, and read only where the job is shown.
+//! The start is the longest part of a line. It is kept as bytes, and parsed only where it is needed.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -29,20 +29,20 @@ pub struct Contents {
     files: Vec<(PathBuf, Vec<u8>)>,
     /// The jobs of the boot, in the order of their first events.
     pub entries: Vec<Entry>,
-    /// What else the events speak of: starts that were withdrawn, and the ends of jobs that have been removed.
+    /// Identities without a job: what is left of withdrawn starts and rescues, and of removed jobs.
     pub leftovers: Vec<JobId>,
     /// How many lines are damaged: no version of this program can read them.
     pub damaged_lines: usize,
 }
 
-/// Where in the files what was started is: the number of the file, and the bytes.
+/// Where a start is: the number of the file, and the range of its bytes.
 type Part = (usize, Range<usize>);
 
 /// A job, as the events have it.
 pub struct Entry {
     pub id: JobId,
     pub process: Process,
-    /// What the processes of a job are recognised by that detach has not started.
+    /// How to recognize the processes of a job that detach did not start.
     pub rescue: Option<Box<Rescue>>,
     /// When detach let go of it, the last time, in milliseconds since 1970-01-01 00:00 UTC.
     pub let_go_at_ms: Option<u64>,
@@ -77,15 +77,14 @@ struct Events {
 /// Most jobs have none.
 #[derive(Default)]
 struct Rescues {
-    /// Each time that detach has let go of the job, and how it is since then.
+    /// Each time that detach has let go of the job, with the start that was recorded then.
     all: Vec<(Rescue, Option<Part>)>,
     /// By their `let_go_at_ms`.
     withdrawn: Vec<u64>,
 }
 
 impl Rescues {
-    /// Whatever the order of the events, a process that was let go of in any of them was let go of; everything else is as
-    /// in the last.
+    /// Makes one rescue of all, in whatever order they were read: the members of all, everything else from the last.
     fn merge(mut self) -> Option<(Rescue, Option<Part>)> {
         self.all.retain(|(rescue, _)| !self.withdrawn.contains(&rescue.let_go_at_ms));
         let mut members: Vec<_> = self.all.iter().flat_map(|(rescue, _)| &rescue.members).copied().collect();
@@ -97,7 +96,7 @@ impl Rescues {
 }
 
 impl Events {
-    /// Adds an event at this place, whose start is there.
+    /// Adds an event. `place` is where its line is, `start` where its start is.
     fn add(&mut self, event: Line, start: Option<Part>, place: (usize, usize)) {
         self.place = self.place.max(place);
         if let Some(rescue) = event.rescue {
@@ -144,8 +143,8 @@ impl Contents {
         boots
     }
 
-    /// Reads the journal of a boot. `warn` is called with the path, the number and the fault of each line that cannot be
-    /// read.
+    /// Reads the journal of a boot. `warn` is called with the path, the number and the fault of each line that cannot
+    /// be read.
     pub fn read(directory: &StateDirectory, boot_id: &str, warn: impl FnMut(Error)) -> Result<Self, Error> {
         let open = |ending| {
             let name = format!("{boot_id}{ending}");
@@ -158,7 +157,8 @@ impl Contents {
         };
         let mut files = Vec::new();
         // A prune moves the journal first and removes the old one last. So the journal is opened first, and the old one
-        // is read first: what is not in the one is in the other. Where neither is there, a prune came between.
+        // is read first: what is not in the one is in the other. If there is neither, a prune came in between, so both
+        // are opened again.
         for _ in 0..2 {
             let current = open(ENDING)?;
             let old = open(OLD_ENDING)?;
