@@ -271,9 +271,9 @@ pub enum Mode {
     #[command(
         name = "--pid",
         override_usage = "detach --pid [OPTION]... PID...",
-        after_help = "The job is the process group of PID and all its descendants, except those on\n\
-            another terminal; PID may also be a process group ID. Reads from the terminal\n\
-            then return end of file."
+        after_help = "The job is the process group of PID, the rest of its pipeline, and all\n\
+            descendants, except those on another terminal; PID may also be a process group\n\
+            ID. Reads from the terminal then return end of file."
     )]
     Pid {
         /// Processes of the jobs to detach

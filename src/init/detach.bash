@@ -17,7 +17,7 @@ fi
 function detach {
     # What kind of call it is, and its words, with the number of its process group in place of each job specification.
     local __detach_mode=options __detach_verb='let go of' __detach_words=() __detach_groups=() __detach_seen=' '
-    local __detach_word __detach_group __detach_stderr __detach_status=0
+    local __detach_word __detach_group __detach_reason __detach_stderr __detach_status=0
     for __detach_word in "$@"; do
         case $__detach_mode:$__detach_word in
             options-value:* | jobs-value:*) __detach_mode=${__detach_mode%-value} ;;
@@ -27,8 +27,10 @@ function detach {
                 [[ $__detach_mode == check ]] || __detach_mode=jobs
                 __detach_group=$(\builtin jobs -p -- "$__detach_word" 2> /dev/null) || __detach_group=''
                 if [[ ! $__detach_group ]]; then
-                    \builtin printf "detach: cannot %s '%s': not a job of this shell, or more than one\n" \
-                        "$__detach_verb" "$__detach_word" >&2
+                    __detach_reason='not a job of this shell, or more than one'
+                    [[ $BASH_SUBSHELL == 0 ]] || __detach_reason='in a pipeline or subshell, bash does not know its jobs'
+                    \builtin printf "detach: cannot %s '%s': %s\n" \
+                        "$__detach_verb" "$__detach_word" "$__detach_reason" >&2
                     return 125
                 fi
                 [[ $__detach_seen != *" $__detach_group "* ]] || continue

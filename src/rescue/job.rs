@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
+use nix::libc;
 use nix::unistd::Pid;
 
 use crate::error::Error;
@@ -70,6 +72,7 @@ impl RunningJob {
             return Ok(job);
         }
         job.add(table);
+        job.add_neighbors(table);
         job.terminal = job.find_terminal();
         // Now that the terminal is known: also descendants that have left the session, but are on that terminal.
         job.add(table);
@@ -109,6 +112,32 @@ impl RunningJob {
             self.members.extend(new);
         }
         self.members.len() > before
+    }
+
+    /// Adds the processes of its pipeline that have made a process group of their own, as timeout(1) does: children of the
+    /// same shell, which read what a process of the job writes, or write what it reads.
+    fn add_neighbors(&mut self, table: &Table) {
+        let Some(shell) = self.first().map(|first| first.stat.parent) else { return };
+        let siblings = || table.iter().filter(|(_, stat)| (stat.parent, stat.session) == (shell, self.session));
+        let mut others: Vec<Member> = siblings()
+            .filter(|(pid, stat)| !stat.is_dead() && !self.has(**pid))
+            .map(|(pid, stat)| Member { pid: *pid, stat: stat.clone() })
+            .collect();
+        loop {
+            let are_connected = |from: &Member, to: &Member| {
+                let pipe = pipe_of(from.pid, libc::STDOUT_FILENO);
+                pipe.is_some() && pipe == pipe_of(to.pid, libc::STDIN_FILENO)
+            };
+            let is_neighbor = |other: &mut Member| {
+                let of_shell = self.members.iter().filter(|member| member.stat.parent == shell);
+                of_shell.into_iter().any(|member| are_connected(member, other) || are_connected(other, member))
+            };
+            let neighbors: Vec<Member> = others.extract_if(.., is_neighbor).collect();
+            if neighbors.is_empty() {
+                return;
+            }
+            self.members.extend(neighbors);
+        }
     }
 
     /// Looks again, while its processes are stopped: adds what they have started since. Returns whether there was any.
@@ -164,6 +193,11 @@ impl RunningJob {
         members.sort_by_key(|member| (member.is_session_leader(), member.pid != member.stat.group, member.pid));
         members
     }
+}
+
+/// The pipe that a descriptor of a process refers to.
+fn pipe_of(pid: Pid, fd: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok().filter(|path| path.as_os_str().as_bytes().starts_with(b"pipe:"))
 }
 
 /// The command line of a process; its name where there is none.

@@ -70,6 +70,14 @@ fn wrong_job_is_one_sentence() {
 }
 
 #[test]
+fn bash_says_that_it_does_not_know_its_jobs_in_a_pipeline() {
+    requires!(bash);
+    let reason = "in a pipeline or subshell, bash does not know its jobs";
+    let run = run(SHELLS[0], "set -m; sleep 5 & detach --check %1 | cat; kill %1", "").exits(0);
+    assert_eq!(run.stderr, format!("detach: cannot check '%1': {reason}\n"));
+}
+
+#[test]
 fn word_that_is_no_job_is_refused_before_anything_is_done() {
     requires!(bash, zsh, fish);
     for shell in SHELLS {

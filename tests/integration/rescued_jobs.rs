@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{BASH, FISH, LoadedShell, Process, Run, Shell, ZSH, await_result, eventually};
+use crate::support::{BASH, FISH, LoadedShell, Process, Run, Shell, ZSH, await_result, eventually, process_named_in};
 
 /// Writes a line every few milliseconds, as ping does. A failed write ends it.
 const WRITER: &str = r#"#!/usr/bin/perl
@@ -236,6 +236,31 @@ fn assert_all_groups_continue(shell: &Shell) {
     scene.succeeds("detach %1");
     assert_is_let_go(&writer);
     assert_keeps_writing(&writer);
+}
+
+/// The same at the end of a pipeline: then it is a child of the shell.
+fn assert_all_of_a_pipeline_is_let_go_of(shell: &Shell) {
+    let mut scene = open(shell);
+    let other = scene.sandbox.path("last");
+    scene.sandbox.script("last", &format!("#!/bin/sh\necho $$ > {0}.new; mv {0}.new {0}\nexec cat\n", other.display()));
+    let writer = scene.start("./writer", "| timeout 300 ./last &");
+    let last = process_named_in(&other);
+    assert_ne!(last.group(), writer.group());
+    scene.succeeds("detach %1");
+    for process in [&writer, &last] {
+        assert_is_let_go(process);
+    }
+    assert_keeps_writing(&last);
+    scene.hang_up();
+    assert_keeps_writing(&last);
+}
+
+#[test]
+fn all_of_a_pipeline_is_let_go_of() {
+    requires!(bash, zsh, fish, perl);
+    for shell in [&BASH, &ZSH, &FISH] {
+        assert_all_of_a_pipeline_is_let_go_of(shell);
+    }
 }
 
 #[test]
