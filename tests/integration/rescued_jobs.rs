@@ -6,33 +6,35 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{BASH, FISH, LoadedShell, Process, Run, Shell, ZSH, await_result, eventually, process_named_in};
 
-/// Writes a line every few milliseconds, as ping does. A failed write ends it.
-const WRITER: &str = r#"#!/usr/bin/perl
+/// Writes its PID to the file that is its argument.
+const BEGIN: &str = r#"#!/usr/bin/perl
 alarm 300;
 $| = 1;
 open my $ready, '>', "$ARGV[0].new" or die;
 print $ready "$$\n";
 close $ready;
 rename "$ARGV[0].new", $ARGV[0] or die;
+"#;
+
+/// Waits for a line of the terminal, and says how the read has ended. No shell: a dash that starts a program with vfork
+/// cannot be stopped with Ctrl-Z before the program runs.
+const READ: &str = r#"
+my $count = sysread STDIN, my $line, 1;
+print defined $count ? "$count bytes read\n" : "read: $!\n";
+"#;
+
+/// Writes a line every few milliseconds, as ping does. A failed write ends it.
+const WRITE: &str = r#"
 while (1) {
     print "tick\n" or exit 1;
     select undef, undef, undef, 0.01;
 }
 "#;
 
-/// Waits for a line of the terminal, and says how the read has ended. No shell: a dash that starts a program with vfork
-/// cannot be stopped with Ctrl-Z before the program runs.
-const READER: &str = r#"#!/usr/bin/perl
-alarm 300;
-$| = 1;
-open my $ready, '>', "$ARGV[0].new" or die;
-print $ready "$$\n";
-close $ready;
-rename "$ARGV[0].new", $ARGV[0] or die;
-my $count = sysread STDIN, my $line, 1;
-print defined $count ? "$count bytes read\n" : "read: $!\n";
-while (1) {
-    print "tick\n" or exit 1;
+/// Numbers, not all at once.
+const COUNT: &str = r#"
+for (1 .. 200) {
+    print "$_\n";
     select undef, undef, undef, 0.01;
 }
 "#;
@@ -115,26 +117,14 @@ made/%:
 \t@echo make $@; [ $* -lt 10 ] || until [ -e go ]; do sleep 0.02; done; echo > $@
 ";
 
-/// Numbers, not all at once.
-const NUMBERS: &str = r#"#!/usr/bin/perl
-$| = 1;
-open my $ready, '>', "$ARGV[0].new" or die;
-print $ready "$$\n";
-close $ready;
-rename "$ARGV[0].new", $ARGV[0] or die;
-for (1 .. 200) {
-    print "$_\n";
-    select undef, undef, undef, 0.01;
-}
-"#;
-
 /// A shell with the function, and the programs.
 fn open(shell: &Shell) -> LoadedShell {
     let scene = LoadedShell::open(shell);
-    for (name, text) in
-        [("writer", WRITER), ("reader", READER), ("threads.py", PYTHON), ("timer.js", NODE), ("numbers", NUMBERS)]
-    {
+    for (name, text) in [("threads.py", PYTHON), ("timer.js", NODE)] {
         scene.sandbox.script(name, text);
+    }
+    for (name, parts) in [("writer", &[WRITE][..]), ("reader", &[READ, WRITE]), ("numbers", &[COUNT])] {
+        scene.sandbox.script(name, &(BEGIN.to_owned() + &parts.concat()));
     }
     scene.sandbox.write("Makefile", MAKEFILE);
     fs::create_dir(scene.sandbox.work("made")).unwrap();
