@@ -73,6 +73,10 @@ function detach {
                 }
             } {__detach_stderr}>&2 2> /dev/null || __detach_status=$?
             \exec {__detach_stderr}>&-
+            if ((__detach_status > 128)); then
+                # Killed, so it may not have come to continue the jobs.
+                \builtin kill -CONT -- "${__detach_groups[@]/#/-}" 2> /dev/null
+            fi
             return "$__detach_status"
             ;;
         check*)

@@ -73,7 +73,13 @@ function detach --description 'Start a command that outlives the terminal, or le
     switch $__detach_mode
         case 'jobs*'
             command detach --pid --stay-stopped $__detach_words
-            or return
+            set -l __detach_status $status
+            if test $__detach_status -gt 128
+                # Killed, so it may not have come to continue the jobs.
+                command kill -CONT -- -$__detach_groups 2>/dev/null
+            end
+            test $__detach_status -eq 0
+            or return $__detach_status
             builtin disown $__detach_groups 2>/dev/null
             command kill -CONT -- -$__detach_groups 2>/dev/null
         case 'check*'

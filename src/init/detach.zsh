@@ -73,7 +73,13 @@ function detach {
             # With auto_continue, disown continues the jobs. That they are stopped is not reported: neither at once, nor
             # by the next job command, which is what notify and no_notify mean.
             builtin setopt local_options auto_continue no_notify
-            builtin command detach --pid --stay-stopped "${__detach_words[@]}" || return
+            builtin command detach --pid --stay-stopped "${__detach_words[@]}"
+            __detach_told=$?
+            if (( __detach_told > 128 )); then
+                # Killed, so it may not have come to continue the jobs.
+                builtin kill -CONT -- "${__detach_groups[@]/#/-}" 2> /dev/null
+            fi
+            (( __detach_told == 0 )) || return "$__detach_told"
             builtin setopt notify
             builtin disown "${__detach_jobs[@]}"
             builtin kill -CONT -- "${__detach_groups[@]/#/-}" 2> /dev/null

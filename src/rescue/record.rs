@@ -182,7 +182,7 @@ impl Keeper {
         let let_go_at_ms = now_in_ms();
         let journal = self.open_journal();
         let output = match &request.output {
-            Some(path) => self.make_output(path)?,
+            Some(path) => self.make_output(path, job.terminal)?,
             None => self.choose_output(&name, id.pid, known)?,
         };
         let [stdout, stderr] = [1, 2].map(|fd| find_stream(job, first, fd, &output));
@@ -199,18 +199,23 @@ impl Keeper {
         Ok(Draft { keeper: self, id, let_go_at_ms, journal, start, output, output_path })
     }
 
-    /// The file that `-o` names, which is created.
-    fn make_output(&self, path: &Path) -> Result<Output, Error> {
-        let failed = |error| Error::io("write output to", path, &error);
-        let absolute = std::path::absolute(path).map_err(failed)?;
+    /// The file that `-o` names, which is created. It must not be the terminal that the job is to leave.
+    fn make_output(&self, path: &Path, terminal: Option<Terminal>) -> Result<Output, Error> {
+        // Without a directory, or for an empty name.
+        let absolute = std::path::absolute(path).map_err(|_| Error::path("write output to", path, Errno::ENOENT))?;
         let _rights = self.user.assume().map_err(|errno| Error::path("write output to", path, errno))?;
-        // Opening it could wait, here and in each process of the job.
-        if absolute.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        let metadata = absolute.metadata();
+        // To open it could wait, here and in each process of the job.
+        if metadata.as_ref().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
             return Err(Error::refused("write output to", path, "it is a FIFO"));
+        }
+        let device = metadata.ok().and_then(|metadata| Terminal::of_device(&metadata));
+        if device.zip(terminal).is_some_and(|(device, terminal)| device.leads_to(terminal)) {
+            return Err(Error::refused("write output to", path, "the terminal cannot be kept"));
         }
         let mut options = OpenOptions::new();
         options.append(true).create(absolute != Path::new(NULL)).custom_flags(libc::O_NOCTTY);
-        options.open(&absolute).map_err(failed)?;
+        options.open(&absolute).map_err(|error| Error::io("write output to", path, &error))?;
         Ok(Output { path: absolute, log: None, is_new: false })
     }
 

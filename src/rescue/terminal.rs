@@ -2,7 +2,7 @@
 //!
 //! A descriptor is known by the device that it is on, which stat(2) tells without opening it.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use nix::libc;
@@ -36,7 +36,11 @@ impl Terminal {
 
     /// The character device that a descriptor is on.
     pub fn of_descriptor(pid: Pid, fd: i32) -> Option<Self> {
-        let metadata = fs::metadata(format!("/proc/{pid}/fd/{fd}")).ok()?;
+        Self::of_device(&fs::metadata(format!("/proc/{pid}/fd/{fd}")).ok()?)
+    }
+
+    /// The character device that a file is.
+    pub fn of_device(metadata: &Metadata) -> Option<Self> {
         let device = metadata.rdev();
         metadata.file_type().is_char_device().then(|| Self { major: major(device), minor: minor(device) })
     }

@@ -129,8 +129,6 @@ impl Started<'_> {
             Some((id, tracker)) => watcher.watch_tracked(id, tracker, || self.recorded_end(id)),
             None => watcher.watch_child(self.pid),
         });
-        // If the end was not seen, there is no status to exit with.
-        let unknown = if request.watch == Watch::ToTheEnd { FAILED } else { 0 };
         match watched {
             Ok(Watched::Running) => {
                 self.note_start(ui);
@@ -151,7 +149,7 @@ impl Started<'_> {
                 ui.warn(format!(
                     "{name} has ended; its exit status is unknown: the process that tracked it was killed"
                 ));
-                unknown
+                FAILED
             }
             Ok(Watched::Interrupted(signal)) => {
                 ui.note(format!("stopped waiting; {} (PID {}) keeps running", self.name(), ui.strong(self.pid)));
@@ -161,7 +159,8 @@ impl Started<'_> {
             }
             Err(errno) => {
                 ui.warn(format!("cannot watch {}: {}", self.name(), reason(errno)));
-                unknown
+                // It has been started, which is all that is asked of a start.
+                if request.watch == Watch::ToTheEnd { FAILED } else { 0 }
             }
         }
     }

@@ -262,6 +262,12 @@ fn file_for_the_output_is_left_alone_where_it_cannot_be_used() {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let run = sandbox.detach(["--pid", "-o", "fifo", &job.pid.to_string()]);
     run.fails(125, "detach: cannot write output to 'fifo': it is a FIFO");
+    for (name, reason) in
+        [(terminal.name().to_str().unwrap(), "the terminal cannot be kept"), ("", "no such file or directory")]
+    {
+        let run = sandbox.detach(["--pid", "-o", name, &job.pid.to_string()]);
+        run.fails(125, &format!("detach: cannot write output to '{name}': {reason}"));
+    }
     let without_terminal = sandbox.job(["-o", "/dev/null", "sleep", "60"]);
     sandbox.detach(["--pid", "-o", "new", &without_terminal.pid.to_string()]).exits(0);
     assert!(!sandbox.work("new").exists());

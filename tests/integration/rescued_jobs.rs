@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{BASH, FISH, LoadedShell, Process, Run, Shell, ZSH, await_result, eventually, process_named_in};
+use crate::support::{
+    BASH, DETACH, FISH, LoadedShell, Process, Run, Shell, ZSH, await_result, eventually, process_named_in,
+};
 
 /// Writes its PID to the file that is its argument.
 const BEGIN: &str = r#"#!/usr/bin/perl
@@ -274,6 +276,22 @@ fn jobs_run_on_when_one_of_them_cannot_be_let_go_of() {
         assert_is_let_go(&jobs[0]);
         eventually(|| !jobs[1].is_stopped());
         assert_ne!(jobs[1].terminal(), 0);
+    }
+}
+
+#[test]
+fn job_continues_if_detach_is_killed_before_the_shell_knows_that_it_has_succeeded() {
+    requires!(bash, zsh, fish, perl);
+    for shell in [&BASH, &ZSH, &FISH] {
+        let mut scene = open(shell);
+        fs::create_dir(scene.sandbox.work("bin")).unwrap();
+        scene.sandbox.script("bin/detach", &format!("#!/bin/sh\n{DETACH} \"$@\"\nkill -KILL $$\n"));
+        let path = if shell.name == "fish" { "set -x PATH $PWD/bin $PATH" } else { "PATH=$PWD/bin:$PATH" };
+        scene.succeeds(path);
+        let job = scene.start("./writer", "&");
+        assert_eq!(scene.run("detach %1"), 137, "{}", shell.name);
+        assert_is_let_go(&job);
+        assert_keeps_writing(&job);
     }
 }
 

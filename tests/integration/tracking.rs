@@ -2,7 +2,7 @@
 //! the command when it is killed.
 
 use std::fs;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
@@ -393,19 +393,34 @@ fn tracking_process_killed_early_leaves_no_wrong_record() {
     }
 }
 
-#[test]
-fn wait_for_a_record_that_does_not_come_ends_in_time() {
-    let sandbox = Sandbox::new();
+/// Starts a tracked command that is watched for so long. Returns detach, the command, and the process that tracks it.
+fn watch_for(sandbox: &Sandbox, duration: &str) -> (Child, Process, Process) {
     let mut command = sandbox.command(DETACH);
-    let mut detach = command.args(["-t", "--settle", "1s", "-o", "/dev/null", "sleep", "60"]).spawn().unwrap();
+    let detach = command.args(["-q", "-t", "--settle", duration, "-o", "/dev/null", "sleep", "60"]).spawn().unwrap();
     eventually(|| !sandbox.records().is_empty());
     let record = sandbox.only_record();
     let process = |value: &Value| Process::new(value["pid"].as_i64().unwrap().try_into().unwrap());
-    let (job, tracker) = (process(&record), process(&record["tracker"]));
+    (detach, process(&record), process(&record["tracker"]))
+}
+
+#[test]
+fn wait_for_a_record_that_does_not_come_ends_in_time() {
+    let sandbox = Sandbox::new();
+    let (mut detach, job, tracker) = watch_for(&sandbox, "1s");
     tracker.signal(Signal::SIGSTOP);
     job.signal(Signal::SIGKILL);
     eventually(|| detach.try_wait().unwrap().is_some());
     tracker.signal(Signal::SIGCONT);
     assert_eq!(detach.wait().unwrap().code(), Some(0));
     assert_eq!(sandbox.end_of(&job)["signal"], 9);
+}
+
+#[test]
+fn end_that_nobody_saw_is_no_success() {
+    let sandbox = Sandbox::new();
+    let (mut detach, job, tracker) = watch_for(&sandbox, "60s");
+    tracker.signal(Signal::SIGKILL);
+    job.signal(Signal::SIGKILL);
+    eventually(|| detach.try_wait().unwrap().is_some());
+    assert_eq!(detach.wait().unwrap().code(), Some(125));
 }
