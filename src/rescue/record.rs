@@ -8,13 +8,13 @@ use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{Mode, stat, umask};
 use nix::unistd::{
     AccessFlags, Gid, Pid, Uid, faccessat, geteuid, getgid, getgroups, gethostname, getuid, setegid, seteuid, setgroups,
 };
@@ -287,10 +287,8 @@ fn find_stream(job: &RunningJob, first: &Member, fd: i32, output: &Output) -> St
     let link = format!("/proc/{}/fd/{fd}", first.pid);
     let path = fs::read_link(&link).unwrap_or_default();
     // A file that still has its name.
-    let is_file = fs::metadata(&link)
-        .ok()
-        .zip(fs::metadata(&path).ok())
-        .is_some_and(|(open, named)| open.is_file() && (open.dev(), open.ino()) == (named.dev(), named.ino()));
+    let is_file = Path::new(&link).is_file()
+        && stat(link.as_str()).is_ok_and(|open| stat(&path).is_ok_and(|named| FileId::of(&open) == FileId::of(&named)));
     match path.to_str() {
         Some(NULL) => Stream::Discarded,
         // The job was let go of in part before.
@@ -325,13 +323,13 @@ impl Draft<'_> {
     /// Records that the job is let go of, with all its processes. Returns whether that worked; if not, the job is let go of
     /// all the same.
     pub fn record(&self, job: &RunningJob, ui: &Ui) -> bool {
-        let output = fs::metadata(&self.output.path).ok().filter(fs::Metadata::is_file);
+        let output = Some(&self.output.path).filter(|path| path.is_file()).and_then(|path| stat(path).ok());
         let rescue = Rescue {
             session: job.session,
             group: job.group,
             let_go_at_ms: self.let_go_at_ms,
             log: self.output.log.clone(),
-            output: output.map(|metadata| FileId { device: metadata.dev(), inode: metadata.ino() }),
+            output: output.map(|status| FileId::of(&status)),
             members: job.members.iter().map(identity).collect(),
         };
         let recorded = match (&self.keeper.place, &self.journal) {
