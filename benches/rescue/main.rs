@@ -162,16 +162,8 @@ impl Job {
         let runs = || read_board(&board, processes, 0).is_ok_and(|looks| looks.iter().all(|count| *count > 150));
         wait_until(runs)?;
         let first: i32 = fs::read_to_string(pid_file)?.trim().parse()?;
-        let list_children = || -> Vec<i32> {
-            let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap_or_default();
-            children.split_whitespace().filter_map(|child| child.parse().ok()).collect()
-        };
-        // The kernel may leave some out while they run: proc_pid_task(5).
-        let mut children = list_children();
-        let end = Instant::now() + LIMIT;
-        while children.len() + 1 < processes && Instant::now() < end {
-            children = list_children();
-        }
+        let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children"))?;
+        let children = children.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>()?;
         Ok(Self { shell, _master: master, board, first, children })
     }
 
@@ -192,9 +184,11 @@ impl Job {
 /// One number for each process: its count or its gap.
 fn read_board(board: &Path, processes: usize, field: usize) -> Result<Vec<u64>> {
     let bytes = fs::read(board)?;
-    let number =
-        |it: &[u8]| it.get(field * 8..field * 8 + 8).and_then(|it| Some(u64::from_ne_bytes(it.try_into().ok()?)));
-    bytes.chunks(BYTES_OF_PROCESS).take(processes).map(|it| number(it).ok_or("the board is too short".into())).collect()
+    let number = |process: usize| {
+        let begin = process * BYTES_OF_PROCESS + field * 8;
+        Some(u64::from_ne_bytes(bytes.get(begin..begin + 8)?.try_into().ok()?))
+    };
+    (0..processes).map(|process| number(process).ok_or("the board is too short".into())).collect()
 }
 
 fn wait_until(condition: impl Fn() -> bool) -> Result<()> {
